@@ -1,0 +1,40 @@
+//! A batch on its way from a socket to the log and back: a header that can be patched, records
+//! that are never copied.
+
+use bytes::Bytes;
+
+use crate::{BATCH_HEADER_LEN, BatchHeader, LeaderEpoch, Offset, batch_header::patch_place};
+
+/// One record batch. The records stay a slice of what was read; the header is our own copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The batch's 61 header bytes.
+    pub header: [u8; BATCH_HEADER_LEN],
+    /// Everything behind them.
+    pub records: Bytes,
+}
+
+impl Entry {
+    /// The header's facts.
+    #[must_use]
+    pub fn facts(&self) -> BatchHeader {
+        BatchHeader::decode(&self.header)
+    }
+
+    /// Bytes of the whole batch.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        BATCH_HEADER_LEN + self.records.len()
+    }
+
+    /// Never: a batch has a header.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Gives the batch its place in a log; its CRC stays as it is.
+    pub fn place(&mut self, base: Offset, epoch: LeaderEpoch) {
+        patch_place(&mut self.header, base, epoch);
+    }
+}

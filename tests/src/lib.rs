@@ -1,0 +1,1 @@
+//! What the tests of whole processes share: a broker started, watched and ended by pid.
