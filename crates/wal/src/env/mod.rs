@@ -3,6 +3,10 @@
 //! Nothing in `wal` or `raft` touches a file but through these traits. That is what lets a test
 //! crash at every call, and the simulator drive every thread by its `step()`.
 
+#[cfg(any(test, feature = "test-fs"))]
+pub mod fault;
+#[cfg(any(test, feature = "test-fs"))]
+pub mod mem;
 pub mod sched;
 pub mod std;
 
