@@ -6,4 +6,17 @@
 //! * Nobody is told of a record before the sync that covers it returned.
 //! * A failed sync, and any failed write but a full disk, ends the process.
 
+pub mod config;
 pub mod env;
+pub mod error;
+pub mod log;
+pub mod metrics;
+pub mod reservations;
+pub mod wal;
+
+pub use config::{Durability, LogSettings, WalConfig};
+pub use error::{Fatal, ReadError, StorageError, WalError, die};
+pub use log::{ColdRead, FoundBatch, Log, LogObserver, ReadOutcome, RecoveredPartition, Snapshot};
+pub use metrics::WalMetrics;
+pub use reservations::{Reservation, ReserveTicket};
+pub use wal::{CutReport, Recovered, Wal};
