@@ -1,1 +1,26 @@
-//! (to be written)
+//! raft-rs driven over segment files, with a store of two tiers behind it.
+//!
+//! Architecture invariants:
+//! * No socket, no task, no tokio: a transport hands messages in and takes them out.
+//! * The Raft thread touches no file; no lock is held and nothing is awaited between a `Ready` and
+//!   its `advance`.
+//! * Nothing is answered to a peer, and nothing counts as committed here, before the sync that
+//!   covers it returned; a failed sync ends the process.
+//! * `first_index` is the first index **on disk**. The entries in memory are a cache that always
+//!   covers everything unapplied, so that only reads for lagging followers ever leave memory.
+//! * `entries` never answers an empty list for a range that is not empty, and never `Unavailable`.
+//! * Every queue has an end, and every thread body is a `step()` that a simulator can drive.
+
+pub mod config;
+pub mod error;
+pub mod handle;
+mod logger;
+pub mod metrics;
+pub mod transport;
+
+pub use config::{RaftConfig, RaftSettings};
+pub use error::{Fatal, ProposeError, RaftError};
+pub use handle::{Event, RaftHandle, RaftStatus, Report, Role};
+pub use metrics::RaftMetrics;
+pub use raft::eraftpb;
+pub use transport::{ChannelTransport, Envelope, NoTransport, Transport};
