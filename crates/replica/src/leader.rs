@@ -1,0 +1,265 @@
+//! What a partition's leader knows about its own replication.
+
+use std::collections::BTreeMap;
+
+use tidelog_types::{BrokerId, LeaderEpoch, Offset, PartitionEpoch};
+
+use crate::{
+    error::{EpochError, FetchError},
+    isr::{Isr, is_current},
+};
+
+/// The leader of one partition in one leader epoch.
+///
+/// Invariant: `high_watermark <= durable_end_offset <= log_end_offset`, and none of them goes
+/// back. A new leader epoch is a new `Leader`.
+#[derive(Debug, Clone)]
+pub struct Leader {
+    me: BrokerId,
+    leader_epoch: LeaderEpoch,
+    partition_epoch: PartitionEpoch,
+    leader_epoch_start_offset: Offset,
+    log_end_offset: Offset,
+    durable_end_offset: Offset,
+    high_watermark: Offset,
+    isr: Isr,
+    followers: BTreeMap<BrokerId, Follower>,
+    min_isr: usize,
+}
+
+/// What a leader knows of one follower, from its fetches in this leader epoch alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Follower {
+    /// The follower has everything below on its disk.
+    log_end_offset: Offset,
+}
+
+impl Leader {
+    /// A leader at the start of its epoch, with all of its log on disk.
+    ///
+    /// `high_watermark` is what was last known: a lower bound, and where the log was cut, no
+    /// more than its end. With nobody else in the ISR everything on disk is below the high
+    /// watermark at once.
+    #[must_use]
+    pub fn new(
+        leader_epoch: LeaderEpoch,
+        log_end_offset: Offset,
+        high_watermark: Offset,
+        isr: &[BrokerId],
+        me: BrokerId,
+    ) -> Leader {
+        assert!(isr.contains(&me), "broker {me} was elected without being in sync");
+        let mut leader = Leader {
+            me,
+            leader_epoch,
+            partition_epoch: PartitionEpoch(0),
+            leader_epoch_start_offset: log_end_offset,
+            log_end_offset,
+            durable_end_offset: log_end_offset,
+            high_watermark: high_watermark.min(log_end_offset),
+            isr: Isr::committed(isr),
+            followers: BTreeMap::new(),
+            min_isr: 1,
+        };
+        leader.advance_high_watermark();
+        leader
+    }
+
+    /// Takes `min.insync.replicas` to heart: no more than there are replicas, as Kafka does, so
+    /// that a topic of one replica can be written whatever the setting says. Returns the high
+    /// watermark if it may rise now.
+    pub fn set_min_isr(&mut self, min_insync_replicas: usize, replicas: usize) -> Option<Offset> {
+        self.min_isr = min_insync_replicas.min(replicas).max(1);
+        self.advance_high_watermark()
+    }
+
+    /// Records were appended; the next one gets `log_end_offset`. Not yet on disk.
+    pub fn on_append(&mut self, log_end_offset: Offset) {
+        assert!(log_end_offset >= self.log_end_offset, "an append shortened the log");
+        self.log_end_offset = log_end_offset;
+    }
+
+    /// Everything below `durable_end_offset` is on this broker's disk. Returns the high
+    /// watermark if it rose.
+    pub fn on_durable(&mut self, durable_end_offset: Offset) -> Option<Offset> {
+        assert!(
+            durable_end_offset <= self.log_end_offset,
+            "{durable_end_offset} is on disk, but the log ends at {}",
+            self.log_end_offset
+        );
+        if durable_end_offset <= self.durable_end_offset {
+            return None; // two syncs' news may overtake each other
+        }
+        self.durable_end_offset = durable_end_offset;
+        self.advance_high_watermark()
+    }
+
+    /// A follower fetches from `fetch_offset`, so it has everything below on its disk. Returns
+    /// the high watermark if it rose.
+    ///
+    /// # Errors
+    /// A peer's mistake changes nothing here and must not stop this broker.
+    pub fn on_fetch(
+        &mut self,
+        follower: BrokerId,
+        leader_epoch: LeaderEpoch,
+        fetch_offset: Offset,
+    ) -> Result<Option<Offset>, FetchError> {
+        self.check_leader_epoch(leader_epoch)?;
+        if follower == self.me {
+            return Err(FetchError::NotAFollower { follower });
+        }
+        if fetch_offset > self.log_end_offset {
+            let log_end_offset = self.log_end_offset;
+            return Err(FetchError::OffsetOutOfRange { follower, fetch_offset, log_end_offset });
+        }
+        let held =
+            self.followers.entry(follower).or_insert(Follower { log_end_offset: fetch_offset });
+        // A retried fetch may overtake a newer one.
+        held.log_end_offset = held.log_end_offset.max(fetch_offset);
+        Ok(self.advance_high_watermark())
+    }
+
+    /// Whether a follower may ask to join the ISR: it has reached the high watermark and the
+    /// start of this leader epoch, in this leader epoch.
+    #[must_use]
+    pub fn may_join(&self, follower: BrokerId) -> bool {
+        let floor = self.high_watermark.max(self.leader_epoch_start_offset);
+        self.followers.get(&follower).is_some_and(|held| held.log_end_offset >= floor)
+    }
+
+    /// Counts `follower` as a member from now on and returns the ISR to ask the controller for.
+    /// `None` if it may not join, is a member, or a change is under way.
+    pub fn propose_expand(&mut self, follower: BrokerId) -> Option<Vec<BrokerId>> {
+        if !self.may_join(follower) {
+            return None;
+        }
+        self.isr = self.isr.expand(follower)?;
+        Some(self.isr.proposed())
+    }
+
+    /// Returns the ISR to ask the controller for when `out_of_sync` are to go; they count until
+    /// it agrees. `None` if none of them is a member or a change is under way.
+    pub fn propose_shrink(&mut self, out_of_sync: &[BrokerId]) -> Option<Vec<BrokerId>> {
+        assert!(!out_of_sync.contains(&self.me), "a leader never leaves its own ISR");
+        self.isr = self.isr.shrink(out_of_sync)?;
+        Some(self.isr.proposed())
+    }
+
+    /// The controller's word on the ISR, asked for or not. Older news is ignored. Returns the
+    /// high watermark if it rose.
+    pub fn on_isr(
+        &mut self,
+        leader_epoch: LeaderEpoch,
+        partition_epoch: PartitionEpoch,
+        isr: &[BrokerId],
+    ) -> Option<Offset> {
+        if leader_epoch != self.leader_epoch || !is_current(self.partition_epoch, partition_epoch) {
+            return None;
+        }
+        assert!(isr.contains(&self.me), "the controller took the leader out of the ISR");
+        self.partition_epoch = partition_epoch;
+        self.isr = Isr::committed(isr);
+        self.advance_high_watermark()
+    }
+
+    /// The controller refused the change for good: the ISR is what it was.
+    pub fn on_isr_refused(&mut self) -> Option<Offset> {
+        self.isr = Isr::committed(self.isr.confirmed());
+        self.advance_high_watermark()
+    }
+
+    /// Whether a sender's leader epoch is this leader's; [`LeaderEpoch::NONE`] always is.
+    ///
+    /// # Errors
+    /// Says whether the sender or this broker is behind.
+    pub fn check_leader_epoch(&self, requested: LeaderEpoch) -> Result<(), EpochError> {
+        let current = self.leader_epoch;
+        if requested == LeaderEpoch::NONE || requested == current {
+            Ok(())
+        } else if requested < current {
+            Err(EpochError::Fenced { requested, current })
+        } else {
+            Err(EpochError::Unknown { requested, current })
+        }
+    }
+
+    /// Whether too few replicas are in sync for `acks=all`: NOT_ENOUGH_REPLICAS.
+    #[must_use]
+    pub fn is_under_min_isr(&self) -> bool {
+        self.isr.confirmed().len() < self.min_isr
+    }
+
+    /// Whether "latest" must not be told yet: after an election the high watermark is not to be
+    /// trusted until it reaches the start of the leader's epoch (OFFSET_NOT_AVAILABLE).
+    #[must_use]
+    pub fn is_high_watermark_settled(&self) -> bool {
+        self.high_watermark >= self.leader_epoch_start_offset
+    }
+
+    /// First offset not yet on all in-sync replicas.
+    #[must_use]
+    pub fn high_watermark(&self) -> Offset {
+        self.high_watermark
+    }
+
+    /// First offset that a read_committed fetch must not see. The high watermark, for as long as
+    /// no transaction can be open.
+    #[must_use]
+    pub fn last_stable_offset(&self) -> Offset {
+        self.high_watermark
+    }
+
+    /// The offset that the next record gets.
+    #[must_use]
+    pub fn log_end_offset(&self) -> Offset {
+        self.log_end_offset
+    }
+
+    /// Everything below is on this broker's disk.
+    #[must_use]
+    pub fn durable_end_offset(&self) -> Offset {
+        self.durable_end_offset
+    }
+
+    /// The epoch it leads in.
+    #[must_use]
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.leader_epoch
+    }
+
+    /// Where its epoch starts: the log end offset at its election.
+    #[must_use]
+    pub fn leader_epoch_start_offset(&self) -> Offset {
+        self.leader_epoch_start_offset
+    }
+
+    /// The in-sync replicas, settled or about to change.
+    #[must_use]
+    pub fn isr(&self) -> &Isr {
+        &self.isr
+    }
+
+    /// The high watermark is the least durable log end offset over the maximal ISR, once enough
+    /// replicas are in sync (KIP-966). A member that has not fetched in this epoch holds it.
+    fn advance_high_watermark(&mut self) -> Option<Offset> {
+        if self.is_under_min_isr() {
+            return None;
+        }
+        let slowest = self.isr.maximal_isr().map(|member| self.durable_end_of(member)).min();
+        let slowest = slowest.expect("the leader is in its own ISR");
+        assert!(slowest <= self.log_end_offset, "a follower acknowledged what we never wrote");
+        if slowest <= self.high_watermark {
+            return None;
+        }
+        self.high_watermark = slowest;
+        Some(slowest)
+    }
+
+    fn durable_end_of(&self, member: BrokerId) -> Offset {
+        if member == self.me {
+            return self.durable_end_offset;
+        }
+        self.followers.get(&member).map_or(Offset::ZERO, |held| held.log_end_offset)
+    }
+}
