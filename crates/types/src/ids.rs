@@ -125,7 +125,13 @@ mod tests {
 
     #[test]
     fn text_that_no_uuid_writes_is_refused() {
-        for text in ["", "AAAA", "AAAAAAAAAAAAAAAAAAAAAB", "AAAAAAAAAAAAAAAAAAAAA=", "AAAAAAAAAAAAAAAAAAAAAQA"] {
+        for text in [
+            "",
+            "AAAA",
+            "AAAAAAAAAAAAAAAAAAAAAB",
+            "AAAAAAAAAAAAAAAAAAAAA=",
+            "AAAAAAAAAAAAAAAAAAAAAQA",
+        ] {
             assert_eq!(Uuid::parse(text), None, "{text:?}");
         }
     }

@@ -44,7 +44,7 @@ pub struct Property {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PropertyError {
     /// No setting has this key.
-    #[error("unknown setting {key:?}{}", nearest.map(|n| format!("; did you mean {n:?}?")).unwrap_or_default())]
+    #[error("unknown setting {key:?}{}", did_you_mean(*nearest))]
     Unknown {
         /// As written.
         key: String,
@@ -61,6 +61,10 @@ pub enum PropertyError {
         /// What would have been right.
         expected: String,
     },
+}
+
+fn did_you_mean(nearest: Option<&'static str>) -> String {
+    nearest.map(|key| format!("; did you mean {key:?}?")).unwrap_or_default()
 }
 
 /// A type that a setting's text is read into. The text was checked against its [`Kind`] before.
@@ -163,7 +167,10 @@ fn distance(from: &str, to: &str) -> usize {
 #[macro_export]
 macro_rules! settings {
     ($(#[$meta:meta])* pub struct $name:ident {
-        $($(#[doc = $doc:literal])+ $field:ident: $type:ty = $key:literal, $kind:expr, $default:literal;)*
+        $(
+            $(#[doc = $doc:literal])+
+            $field:ident: $type:ty = $key:literal, $kind:expr, $default:literal;
+        )*
     }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq)]
