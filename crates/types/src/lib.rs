@@ -11,6 +11,7 @@ pub mod error_code;
 pub mod ids;
 pub mod offset;
 pub mod property;
+pub mod topic_settings;
 
 pub use acks::Acks;
 pub use batch_header::{BATCH_HEADER_LEN, BatchHeader, Compression};
@@ -19,3 +20,4 @@ pub use entry::Entry;
 pub use error_code::ErrorCode;
 pub use ids::{BrokerId, ProducerEpoch, ProducerId, TopicId, TopicIdPartition, Uuid};
 pub use offset::{BrokerEpoch, LeaderEpoch, Offset, PartitionEpoch};
+pub use topic_settings::TopicSettings;

@@ -21,8 +21,17 @@ pub enum Kind {
         /// Greatest value allowed.
         max: i64,
     },
+    /// A number with a fraction, within bounds, both included.
+    Double {
+        /// Least value allowed.
+        min: f64,
+        /// Greatest value allowed.
+        max: f64,
+    },
     /// Any text.
     Text,
+    /// Words separated by commas; each must be one of these, unless there are none.
+    List(&'static [&'static str]),
     /// One of a few words.
     Choice(&'static [&'static str]),
 }
@@ -94,7 +103,7 @@ macro_rules! numbers {
         fn read(text: &str) -> Option<$number> { text.parse().ok() }
     })* };
 }
-numbers!(i32, i64, u16, u32, u64, usize);
+numbers!(i32, i64, u16, u32, u64, usize, f64);
 
 impl Property {
     /// Checks a value's text against type and bounds.
@@ -108,7 +117,11 @@ impl Property {
                 i32::read(text).is_some_and(|n| (min..=max).contains(&i64::from(n)))
             }
             Kind::Long { min, max } => i64::read(text).is_some_and(|n| (min..=max).contains(&n)),
+            Kind::Double { min, max } => f64::read(text).is_some_and(|n| n >= min && n <= max),
             Kind::Text => true,
+            Kind::List(words) => {
+                words.is_empty() || text.split(',').all(|word| words.contains(&word.trim()))
+            }
             Kind::Choice(words) => words.contains(&text),
         };
         if fits { Ok(()) } else { Err(self.invalid(text)) }
@@ -131,7 +144,10 @@ impl Property {
                 i64::MAX => write!(text, "a whole number of at least {min}"),
                 _ => write!(text, "a whole number from {min} to {max}"),
             },
+            Kind::Double { min, max } => write!(text, "a number from {min} to {max}"),
             Kind::Text => write!(text, "text"),
+            Kind::List([]) => write!(text, "words separated by commas"),
+            Kind::List(words) => write!(text, "a comma-separated list of {}", words.join(", ")),
             Kind::Choice(words) => write!(text, "one of {}", words.join(", ")),
         };
         assert!(written.is_ok(), "writing to a String cannot fail");
