@@ -6,9 +6,12 @@
 //! * Nobody is told of a record before the sync that covers it returned.
 //! * A failed sync, and any failed write but a full disk, ends the process.
 
+pub mod chain;
+pub mod checksum;
 pub mod config;
 pub mod env;
 pub mod error;
+mod frame;
 pub mod log;
 pub mod metrics;
 pub mod reservations;

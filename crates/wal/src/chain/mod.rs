@@ -1,0 +1,118 @@
+//! Numbered, preallocated, zeroed and recycled files, linked from the newest back to the oldest.
+//!
+//! Partition shards and the Raft log are both written this way; what a group contains is their
+//! own business. The contract, from the writer's side:
+//!
+//! * Everything appended carries a **sequence** that rises without gaps. [`RecoveredChain::resume`]
+//!   and [`ChainWriter::roll`] name the first sequence of the file they begin, which is at the
+//!   same time the *seal* of the file before: what lies there at or above it is not part of the log.
+//! * A file's header (number, random epoch, first sequence, predecessor) has a sector of its own
+//!   and is durable with the file's first synced group. Every record must carry the file's epoch:
+//!   a recycled file is full of old records, and a payload can imitate a record.
+//! * A group starts on a 4 KiB boundary and is written by one [`ChainWriter::append`], so nothing
+//!   that was synced is ever rewritten.
+//! * Recovery always goes on in a fresh file. A lost record whose place were written again could
+//!   bring back the stale ones behind it.
+//! * [`FilePool::recycle_below`] may be told a sequence only after whatever made the older ones
+//!   unnecessary is durable.
+//!
+//! A reader that still holds a file while it is recycled sees a foreign epoch, never wrong records.
+
+mod header;
+mod pool;
+mod recover;
+mod writer;
+
+use std::{io, path::PathBuf, sync::Arc};
+
+pub use header::{FileHeader, HEADER_BYTES, HeaderError};
+pub use pool::FilePool;
+pub use recover::{RecoveredChain, recover};
+pub use writer::ChainWriter;
+
+use crate::{
+    env::{File, read_exact_at},
+    error::{Fatal, WalError},
+};
+
+/// Groups start on a multiple of this, in bytes; a file's first group follows its header block.
+pub const BLOCK_BYTES: u64 = 4096;
+
+/// One chain: a directory of its own.
+#[derive(Debug, Clone)]
+pub struct ChainConfig {
+    /// The directory; created if missing.
+    pub dir: PathBuf,
+    /// Tells one owner's files from another's.
+    pub owner: [u8; 4],
+    /// Bytes of one file, header block included.
+    pub file_bytes: u64,
+    /// Bytes of the file that is created when none is ready at start-up.
+    pub first_file_bytes: u64,
+    /// Files there may be at once, those kept ready included.
+    pub files_max: usize,
+    /// Files kept zeroed and ready.
+    pub files_ready: usize,
+}
+
+/// A file of the chain. Its contents start at [`BLOCK_BYTES`].
+#[derive(Debug)]
+pub struct ChainFile {
+    /// What its header says.
+    pub header: FileHeader,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its length in bytes, header block included.
+    pub bytes: u64,
+    /// The file itself.
+    pub file: Arc<dyn File>,
+}
+
+impl ChainFile {
+    /// Reads `bytes` bytes from `position`.
+    ///
+    /// # Errors
+    /// As [`WalError::of`] sorts them.
+    pub fn read(&self, position: u64, bytes: usize) -> Result<Vec<u8>, WalError> {
+        let mut buffer = vec![0; bytes];
+        read_exact_at(&*self.file, &mut buffer, position)
+            .map_err(|error| WalError::of("cannot read", &self.path, error))?;
+        Ok(buffer)
+    }
+
+    /// Makes sure that `image`, read before and verified, is what the disk holds at `position`.
+    /// After a failed sync pages may be clean in memory and absent on disk: so sync, forget the
+    /// pages, read again, write again what differs. Returns whether anything did.
+    ///
+    /// # Errors
+    /// Any error is fatal.
+    pub fn settle(&self, position: u64, image: &[u8]) -> Result<bool, Fatal> {
+        let fatal = |what| move |error| Fatal::new(what, &self.path, error);
+        self.file.sync().map_err(fatal("cannot sync"))?;
+        self.file.drop_cache().map_err(fatal("cannot forget pages of"))?;
+        let mut found = vec![0; image.len()];
+        let read = read_exact_at(&*self.file, &mut found, position);
+        if read.is_ok() && found == image {
+            return Ok(false);
+        }
+        let mut slices = [io::IoSlice::new(image)];
+        crate::env::write_all_at(&*self.file, &mut slices, position)
+            .map_err(fatal("cannot write"))?;
+        self.file.sync().map_err(fatal("cannot sync"))?;
+        Ok(true)
+    }
+}
+
+/// A file that holds nothing needed, ready to be written.
+#[derive(Debug)]
+pub(crate) struct Blank {
+    path: PathBuf,
+    bytes: u64,
+    file: Arc<dyn File>,
+}
+
+/// The next multiple of [`BLOCK_BYTES`], `position` itself if it is one.
+#[must_use]
+pub fn block_align(position: u64) -> u64 {
+    position.next_multiple_of(BLOCK_BYTES)
+}

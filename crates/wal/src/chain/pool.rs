@@ -1,0 +1,230 @@
+//! The files of a chain: those that recovery would read, and those that are ready to be written.
+
+use std::{
+    collections::VecDeque,
+    io::IoSlice,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Blank, ChainConfig, ChainFile, FileHeader, block_align};
+use crate::{
+    env::{Caching, File, FileSystem, Open, write_all_at},
+    error::{Fatal, WalError},
+};
+
+/// Bytes of zeros written at once.
+const ZEROS_BYTES: usize = 1 << 20;
+
+/// Shared by the writer, who takes files, whoever recycles them, and whoever fills new ones.
+#[derive(Debug)]
+pub struct FilePool {
+    fs: Arc<dyn FileSystem>,
+    config: ChainConfig,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Oldest first; the last one is being written.
+    live: VecDeque<Arc<ChainFile>>,
+    ready: VecDeque<Blank>,
+    /// Files being zeroed, which count against the bound.
+    filling: usize,
+    next_slot: u64,
+    highest_number: u64,
+}
+
+impl FilePool {
+    pub(super) fn new(
+        fs: Arc<dyn FileSystem>,
+        config: ChainConfig,
+        live: Vec<Arc<ChainFile>>,
+        ready: Vec<Blank>,
+        next_slot: u64,
+        highest_number: u64,
+    ) -> Arc<FilePool> {
+        let (live, ready) = (live.into(), ready.into());
+        let state = State { live, ready, filling: 0, next_slot, highest_number };
+        Arc::new(FilePool { fs, config, state: Mutex::new(state) })
+    }
+
+    /// Whether a file should be zeroed now.
+    #[must_use]
+    pub fn wants_file(&self) -> bool {
+        let state = self.lock();
+        state.ready.len() + state.filling < self.config.files_ready
+            && state.live.len() + state.ready.len() + state.filling < self.config.files_max
+    }
+
+    /// Creates and zeroes one file if one is wanted; returns whether it did. Reads and writes the
+    /// disk for as long as that takes, so it belongs on a thread of its own.
+    ///
+    /// # Errors
+    /// [`WalError::DiskFull`] leaves nothing behind; [`WalError::TooManyOpenFiles`] likewise.
+    pub fn fill_one(&self) -> Result<bool, WalError> {
+        let slot = {
+            let mut state = self.lock();
+            let wanted = state.ready.len() + state.filling < self.config.files_ready
+                && state.live.len() + state.ready.len() + state.filling < self.config.files_max;
+            if !wanted {
+                return Ok(false);
+            }
+            state.filling += 1;
+            state.next_slot += 1;
+            state.next_slot - 1
+        };
+        let made = self.create(slot, self.config.file_bytes);
+        let mut state = self.lock();
+        state.filling -= 1;
+        state.ready.push_back(made?);
+        Ok(true)
+    }
+
+    /// Recycles the files, oldest first, that hold nothing at or above `oldest_needed`; returns
+    /// how many. Call it only when what made them unnecessary is durable.
+    ///
+    /// # Errors
+    /// When a file of another size cannot be removed.
+    pub fn recycle_below(&self, oldest_needed: u64) -> Result<usize, WalError> {
+        let mut recycled = 0;
+        loop {
+            let mut state = self.lock();
+            let Some(next) = state.live.get(1) else { return Ok(recycled) };
+            if next.header.first_sequence > oldest_needed {
+                return Ok(recycled);
+            }
+            let Some(file) = state.live.pop_front() else { return Ok(recycled) };
+            recycled += 1;
+            if file.bytes == self.config.file_bytes {
+                let (path, bytes) = (file.path.clone(), file.bytes);
+                state.ready.push_back(Blank { path, bytes, file: Arc::clone(&file.file) });
+            } else {
+                drop(state);
+                self.fs
+                    .remove_file(&file.path)
+                    .map_err(|error| WalError::of("cannot remove", &file.path, error))?;
+            }
+        }
+    }
+
+    /// The files that recovery would read, oldest first.
+    #[must_use]
+    pub fn live_files(&self) -> Vec<Arc<ChainFile>> {
+        self.lock().live.iter().cloned().collect()
+    }
+
+    /// Bytes of the files that recovery would read.
+    #[must_use]
+    pub fn live_bytes(&self) -> u64 {
+        self.lock().live.iter().map(|file| file.bytes).sum()
+    }
+
+    /// First sequence of the oldest file that recovery would read.
+    #[must_use]
+    pub fn first_sequence(&self) -> Option<u64> {
+        self.lock().live.front().map(|file| file.header.first_sequence)
+    }
+
+    pub(super) fn config(&self) -> &ChainConfig {
+        &self.config
+    }
+
+    /// Makes a blank of at least `bytes_min` bytes the newest file of the chain. Its header is
+    /// made up, not written. `None` if no such file is ready.
+    pub(super) fn start_file(
+        &self,
+        first_sequence: u64,
+        bytes_min: u64,
+        epoch: u64,
+    ) -> Option<Arc<ChainFile>> {
+        let mut state = self.lock();
+        let place = state.ready.iter().position(|blank| blank.bytes >= bytes_min)?;
+        let blank = state.ready.remove(place)?;
+        state.highest_number += 1;
+        let predecessor = state.live.back().map_or(0, |file| file.header.number);
+        let number = state.highest_number;
+        let header = FileHeader { number, epoch, first_sequence, predecessor };
+        let Blank { path, bytes, file } = blank;
+        let file = Arc::new(ChainFile { header, path, bytes, file });
+        state.live.push_back(Arc::clone(&file));
+        Some(file)
+    }
+
+    /// Creates a file of the first file's size at once, for a start-up with none ready.
+    pub(super) fn create_first(&self, bytes_min: u64) -> Result<(), WalError> {
+        let slot = {
+            let mut state = self.lock();
+            state.next_slot += 1;
+            state.next_slot - 1
+        };
+        let bytes = self.config.first_file_bytes.max(block_align(bytes_min));
+        let blank = self.create(slot, bytes)?;
+        self.lock().ready.push_front(blank);
+        Ok(())
+    }
+
+    /// A zeroed file gets its name when all its bytes are on disk, so that a name in the chain
+    /// never stands for a short file.
+    fn create(&self, slot: u64, bytes: u64) -> Result<Blank, WalError> {
+        let path = self.config.dir.join(file_name(slot));
+        let temporary = path.with_extension("tmp");
+        let made = self.create_at(&temporary, &path, bytes);
+        if made.is_err() {
+            // Whatever is left of it only takes space; the next recovery removes it as well.
+            let _ = self.fs.remove_file(&temporary);
+        }
+        made
+    }
+
+    fn create_at(&self, temporary: &Path, path: &Path, bytes: u64) -> Result<Blank, WalError> {
+        let failed = |what| move |error| WalError::of(what, path, error);
+        let fatal = |error| Fatal::new("cannot sync", path, error);
+        self.zero(temporary, bytes).map_err(failed("cannot zero"))?;
+        let file = self
+            .fs
+            .open(temporary, Open::Write, Caching::Buffered)
+            .map_err(failed("cannot open"))?;
+        file.sync().map_err(fatal)?;
+        self.fs.rename(temporary, path).map_err(failed("cannot rename"))?;
+        self.fs.sync_dir(&self.config.dir).map_err(fatal)?;
+        Ok(Blank { path: path.to_owned(), bytes, file })
+    }
+
+    /// Past the page cache where the file system allows it: a writeback of this size beside the
+    /// writer's syncs would hold them up.
+    fn zero(&self, path: &Path, bytes: u64) -> std::io::Result<()> {
+        let direct = self.fs.open(path, Open::CreateOrOpen, Caching::Direct);
+        let file = match direct {
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+                self.fs.open(path, Open::CreateOrOpen, Caching::Buffered)?
+            }
+            other => other?,
+        };
+        write_zeros(&*file, bytes)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn write_zeros(file: &dyn File, bytes: u64) -> std::io::Result<()> {
+    let align = crate::env::DIRECT_ALIGN;
+    let piece = ZEROS_BYTES.min(block_align(bytes) as usize);
+    let zeros = vec![0_u8; piece + align];
+    let start = zeros.as_ptr().align_offset(align);
+    let zeros = &zeros[start..start + piece];
+    let mut position = 0;
+    while position < bytes {
+        let piece = zeros.len().min((bytes - position) as usize);
+        write_all_at(file, &mut [IoSlice::new(&zeros[..piece])], position)?;
+        position += piece as u64;
+    }
+    Ok(())
+}
+
+/// Name of the file in a slot. Says nothing about its place in the chain.
+pub(super) fn file_name(slot: u64) -> PathBuf {
+    PathBuf::from(format!("{slot:020}.wal"))
+}

@@ -1,0 +1,168 @@
+//! Finds the chain in its directory: the newest valid header, and back from there.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    Blank, ChainConfig, ChainFile, ChainWriter, FileHeader, FilePool, HEADER_BYTES, HeaderError,
+};
+use crate::{
+    env::{Caching, File, FileSystem, Open, read_exact_at},
+    error::{Fatal, WalError},
+};
+
+/// What the directory holds. Nothing has been changed yet, but unfinished files removed.
+#[derive(Debug)]
+pub struct RecoveredChain {
+    /// The chain, oldest file first. Its end is not judged: that is for who knows the records.
+    pub files: Vec<Arc<ChainFile>>,
+    fs: Arc<dyn FileSystem>,
+    config: ChainConfig,
+    blanks: Vec<Blank>,
+    next_slot: u64,
+    highest_number: u64,
+}
+
+/// Reads all headers and follows the newest one's predecessors back to the file that holds
+/// `oldest_needed`. Files off that chain are free, whatever they hold.
+///
+/// # Errors
+/// [`WalError::Corrupt`] when a header is damaged or a file of the chain is missing.
+pub fn recover(
+    fs: Arc<dyn FileSystem>,
+    config: ChainConfig,
+    oldest_needed: u64,
+) -> Result<RecoveredChain, WalError> {
+    let dir = config.dir.clone();
+    fs.create_dir_all(&dir).map_err(|error| WalError::of("cannot create", &dir, error))?;
+    let names = fs.list(&dir).map_err(|error| WalError::of("cannot list", &dir, error))?;
+    let mut found = Vec::new();
+    let mut next_slot = 0;
+    for path in names {
+        match slot(&path) {
+            Slot::File(slot) => {
+                next_slot = next_slot.max(slot + 1);
+                found.push(open(&*fs, &config, path)?);
+            }
+            Slot::Unfinished => fs
+                .remove_file(&path)
+                .map_err(|error| WalError::of("cannot remove", &path, error))?,
+            Slot::Other => {}
+        }
+    }
+    let highest_number =
+        found.iter().filter_map(|f| f.header).map(|h| h.number).max().unwrap_or_default();
+    let (files, blanks) = follow(found, oldest_needed, &dir)?;
+    Ok(RecoveredChain { files, fs, config, blanks, next_slot, highest_number })
+}
+
+impl RecoveredChain {
+    /// Goes on in a fresh file whose first record has `next_sequence`. Files of the chain with
+    /// nothing below that are freed. The header is written, not yet synced: append what proves
+    /// that recovery is done, and sync.
+    ///
+    /// # Errors
+    /// [`WalError::DiskFull`] and the like when a file has to be created and cannot.
+    pub fn resume(self, next_sequence: u64) -> Result<(Arc<FilePool>, ChainWriter), WalError> {
+        let RecoveredChain { files, fs, config, mut blanks, next_slot, highest_number } = self;
+        let (live, emptied): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|file| file.header.first_sequence < next_sequence);
+        blanks.extend(emptied.iter().map(|file| Blank {
+            path: file.path.clone(),
+            bytes: file.bytes,
+            file: Arc::clone(&file.file),
+        }));
+        let dir = config.dir.clone();
+        let pool = FilePool::new(Arc::clone(&fs), config, live, blanks, next_slot, highest_number);
+        fs.sync_dir(&dir).map_err(|error| Fatal::new("cannot sync", &dir, error))?;
+        let mut writer = ChainWriter::new(Arc::clone(&pool));
+        if !writer.roll(next_sequence, 0)? {
+            pool.create_first(0)?;
+            let rolled = writer.roll(next_sequence, 0)?;
+            assert!(rolled, "a file was made ready and nobody else takes any");
+        }
+        Ok((pool, writer))
+    }
+}
+
+enum Slot {
+    File(u64),
+    Unfinished,
+    Other,
+}
+
+fn slot(path: &Path) -> Slot {
+    let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+    match (number, path.extension().and_then(|extension| extension.to_str())) {
+        (Some(number), Some("wal")) => Slot::File(number),
+        (Some(_), Some("tmp")) => Slot::Unfinished,
+        _ => Slot::Other,
+    }
+}
+
+struct Found {
+    header: Option<FileHeader>,
+    path: PathBuf,
+    bytes: u64,
+    file: Arc<dyn File>,
+}
+
+fn open(fs: &dyn FileSystem, config: &ChainConfig, path: PathBuf) -> Result<Found, WalError> {
+    let failed = |error| WalError::of("cannot read", &path, error);
+    let file = fs.open(&path, Open::Write, Caching::Buffered).map_err(failed)?;
+    let bytes = file.len().map_err(failed)?;
+    let mut header = [0; HEADER_BYTES];
+    read_exact_at(&*file, &mut header, 0).map_err(failed)?;
+    let header = FileHeader::decode(&header, config.owner).map_err(|error| {
+        let what = match error {
+            HeaderError::Damaged => "the file's header is damaged",
+            HeaderError::Version => "the file was written by a later version",
+            HeaderError::Owner => "the file belongs to another log",
+        };
+        WalError::Corrupt { path: path.clone(), what }
+    })?;
+    Ok(Found { header, path, bytes, file })
+}
+
+/// Splits what was found into the chain, oldest first, and the rest.
+fn follow(
+    found: Vec<Found>,
+    oldest_needed: u64,
+    dir: &Path,
+) -> Result<(Vec<Arc<ChainFile>>, Vec<Blank>), WalError> {
+    let mut by_number = BTreeMap::new();
+    let mut blanks = Vec::new();
+    for Found { header, path, bytes, file } in found {
+        match header {
+            Some(header) => {
+                let file = Arc::new(ChainFile { header, path, bytes, file });
+                if by_number.insert(header.number, file).is_some() {
+                    let what = "two WAL files have the same number";
+                    return Err(WalError::Corrupt { path: dir.to_owned(), what });
+                }
+            }
+            None => blanks.push(Blank { path, bytes, file }),
+        }
+    }
+    let mut chain = Vec::new();
+    let mut next = by_number.keys().next_back().copied();
+    while let Some(file) = next.and_then(|number| by_number.remove(&number)) {
+        let enough = file.header.first_sequence <= oldest_needed;
+        next = (!enough).then_some(file.header.predecessor);
+        chain.push(file);
+    }
+    chain.reverse();
+    if chain.first().is_some_and(|file| file.header.first_sequence > oldest_needed.max(1)) {
+        let what = "a WAL file that is still needed is missing";
+        return Err(WalError::Corrupt { path: dir.to_owned(), what });
+    }
+    blanks.extend(by_number.into_values().map(|file| Blank {
+        path: file.path.clone(),
+        bytes: file.bytes,
+        file: Arc::clone(&file.file),
+    }));
+    Ok((chain, blanks))
+}
