@@ -1,0 +1,166 @@
+//! Walks the records inside a batch, for the few questions that its header cannot answer.
+
+use bytes::Bytes;
+use tidelog_types::{BatchHeader, Entry, Offset};
+
+use crate::{
+    compression::{DecompressError, decompress},
+    error::Malformed,
+    wire::Reader,
+};
+
+/// Records that are not what their batch's header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordsError {
+    /// The header names a codec that does not exist.
+    #[error("the records' compression is unknown")]
+    UnknownCompression,
+    /// They could not be opened.
+    #[error(transparent)]
+    Decompress(#[from] DecompressError),
+    /// A record breaks the format.
+    #[error("a record is malformed: {0}")]
+    Malformed(#[from] Malformed),
+}
+
+/// A record's place and time, and whether it has a key and a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordFacts {
+    /// Its offset.
+    pub offset: Offset,
+    /// Its timestamp, in milliseconds since 1970: the batch's on a LogAppendTime topic.
+    pub timestamp_ms: i64,
+    /// Whether its key is not null.
+    pub has_key: bool,
+    /// Whether its value is not null; a record without is a tombstone.
+    pub has_value: bool,
+}
+
+/// The records of one batch, in order. After an error the walk is over.
+#[derive(Debug, Clone)]
+pub struct Records {
+    header: BatchHeader,
+    opened: Bytes,
+    position: usize,
+    left: i32,
+}
+
+impl Records {
+    /// Opens a batch, whose records may take at most `bytes_max` once decompressed.
+    ///
+    /// # Errors
+    /// When the records cannot be opened.
+    pub fn open(entry: &Entry, bytes_max: usize) -> Result<Records, RecordsError> {
+        let header = entry.facts();
+        let codec = header.compression().ok_or(RecordsError::UnknownCompression)?;
+        let opened = decompress(codec, &entry.records, bytes_max)?;
+        Ok(Records { header, opened, position: 0, left: header.records_count })
+    }
+
+    fn read(&mut self) -> Result<RecordFacts, Malformed> {
+        let mut reader = Reader::new(&self.opened[self.position..]);
+        let length = reader.varint()?;
+        let length =
+            usize::try_from(length).map_err(|_| reader.malformed("a length is negative"))?;
+        let record = reader.take(length)?;
+        self.position += reader.position();
+        read_record(&self.header, record)
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<RecordFacts, RecordsError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left > 0 {
+            let read = self.read();
+            self.left = if read.is_ok() { self.left - 1 } else { 0 };
+            self.position = if read.is_ok() { self.position } else { self.opened.len() };
+            return Some(read.map_err(RecordsError::from));
+        }
+        let position = std::mem::replace(&mut self.position, self.opened.len());
+        let reason = "bytes follow the last record";
+        (position < self.opened.len()).then_some(Err(Malformed { reason, position }.into()))
+    }
+}
+
+/// The first record at or after a time (ListOffsets), if the batch has one.
+///
+/// # Errors
+/// When the records cannot be opened or break the format before the answer is found.
+pub fn first_at_or_after(
+    entry: &Entry,
+    timestamp_ms: i64,
+    bytes_max: usize,
+) -> Result<Option<RecordFacts>, RecordsError> {
+    for record in Records::open(entry, bytes_max)? {
+        let record = record?;
+        if record.timestamp_ms >= timestamp_ms {
+            return Ok(Some(record));
+        }
+    }
+    Ok(None)
+}
+
+/// The record with the greatest timestamp, the first of several (KIP-734).
+///
+/// # Errors
+/// When the records cannot be opened or break the format.
+pub fn with_max_timestamp(
+    entry: &Entry,
+    bytes_max: usize,
+) -> Result<Option<RecordFacts>, RecordsError> {
+    let mut greatest: Option<RecordFacts> = None;
+    for record in Records::open(entry, bytes_max)? {
+        let record = record?;
+        if greatest.is_none_or(|greatest| record.timestamp_ms > greatest.timestamp_ms) {
+            greatest = Some(record);
+        }
+    }
+    Ok(greatest)
+}
+
+/// Attributes, timestamp delta, offset delta, key, value, headers.
+fn read_record(header: &BatchHeader, record: &[u8]) -> Result<RecordFacts, Malformed> {
+    let mut reader = Reader::new(record);
+    reader.int8()?;
+    let timestamp_delta = reader.varlong()?;
+    let offset_delta = reader.varint()?;
+    let has_key = skip_bytes(&mut reader)?;
+    let has_value = skip_bytes(&mut reader)?;
+    skip_headers(&mut reader)?;
+    if reader.remaining() > 0 {
+        return Err(reader.malformed("a record is longer than its fields"));
+    }
+    let timestamp_ms = match header.is_log_append_time() {
+        true => header.max_timestamp,
+        false => header.base_timestamp.saturating_add(timestamp_delta),
+    };
+    let offset = Offset(header.base_offset.0.saturating_add(i64::from(offset_delta)));
+    Ok(RecordFacts { offset, timestamp_ms, has_key, has_value })
+}
+
+/// Passes over bytes with a signed length. False for null.
+fn skip_bytes(reader: &mut Reader<'_>) -> Result<bool, Malformed> {
+    match reader.varint()? {
+        -1 => Ok(false),
+        length @ 0.. => reader.range(length as usize).map(|_| true),
+        _ => Err(reader.malformed("a length is negative")),
+    }
+}
+
+fn skip_headers(reader: &mut Reader<'_>) -> Result<(), Malformed> {
+    let count = reader.varint()?;
+    // Each takes a byte for its key's length and one for its value's.
+    let possible = 0..=reader.remaining() / 2;
+    if !usize::try_from(count).is_ok_and(|count| possible.contains(&count)) {
+        return Err(reader.malformed("a record claims more headers than there are bytes"));
+    }
+    for _ in 0..count {
+        if !skip_bytes(reader)? {
+            return Err(reader.malformed("a header has no key"));
+        }
+        skip_bytes(reader)?;
+    }
+    Ok(())
+}

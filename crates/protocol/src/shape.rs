@@ -1,0 +1,303 @@
+//! What every request looks like on the wire, walked before the codec sees it.
+//!
+//! The codec allocates an array by the length that the wire claims, so that six bytes can ask for
+//! 154 GB. The walk refuses a length that the bytes left cannot hold and counts what decoding will
+//! allocate. What it accepts, the codec decodes.
+
+use std::mem::size_of;
+
+use bytes::Bytes;
+use kafka_protocol::messages::{
+    create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
+    delete_topics_request::DeleteTopicState,
+    describe_configs_request::DescribeConfigsResource,
+    list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+    metadata_request::MetadataRequestTopic,
+    offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
+};
+
+use crate::{
+    api_versions::ApiKey,
+    error::{Malformed, RequestError},
+    wire::Reader,
+};
+
+/// What a request may take of memory for each of its bytes, decoded.
+pub const MEMORY_FACTOR: usize = 64;
+/// What any request may take besides, in bytes.
+pub const MEMORY_SLACK_BYTES: usize = 4096;
+
+/// Upper bounds of what unknown tagged fields take: the map's first node, and each further field.
+const TAG_MAP_BYTES: usize = 544;
+const TAGGED_FIELD_BYTES: usize = 128;
+
+/// What decoding a request will allocate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShapeCost {
+    /// An upper bound, in bytes, without the frame itself.
+    pub bytes_in_memory: usize,
+    /// Bytes of the body that belong to the request; what is behind them is ignored.
+    pub bytes_walked: usize,
+}
+
+/// A field and the versions that have it.
+struct Field {
+    since: i16,
+    until: i16,
+    kind: Kind,
+}
+
+enum Kind {
+    /// So many bytes, whatever they say.
+    Fixed(usize),
+    Text(Null),
+    List {
+        null: Null,
+        item: Item,
+        /// Memory that one item takes in its vector, in bytes.
+        item_bytes: usize,
+    },
+}
+
+enum Item {
+    Int32,
+    Text,
+    Struct(&'static [Field]),
+}
+
+/// First version in which a field may be null.
+#[derive(Clone, Copy)]
+struct Null(i16);
+
+const NEVER_NULL: Null = Null(i16::MAX);
+const MAY_BE_NULL: Null = Null(0);
+
+/// Checks a request that the codec is to decode, and counts what that will cost.
+///
+/// Produce and Fetch are not for the codec: their own decoders check while they read.
+///
+/// # Errors
+/// The connection is to be closed.
+pub fn check(api: ApiKey, version: i16, body: &[u8]) -> Result<ShapeCost, RequestError> {
+    let bytes_max = api.api().frame_bytes_max;
+    if body.len() > bytes_max {
+        return Err(RequestError::TooLarge { api: api.name(), bytes: body.len(), bytes_max });
+    }
+    let memory_max = MEMORY_FACTOR * body.len() + MEMORY_SLACK_BYTES;
+    let mut walk = Walk {
+        reader: Reader::new(body),
+        version,
+        flexible: api.is_flexible(version),
+        memory_bytes: 0,
+    };
+    walk.structure(fields(api))?;
+    if walk.memory_bytes > memory_max {
+        return Err(RequestError::TooCostly {
+            api: api.name(),
+            bytes: body.len(),
+            memory_bytes: walk.memory_bytes,
+        });
+    }
+    let bytes_walked = walk.reader.position();
+    Ok(ShapeCost { bytes_in_memory: walk.memory_bytes, bytes_walked })
+}
+
+struct Walk<'a> {
+    reader: Reader<'a>,
+    version: i16,
+    flexible: bool,
+    memory_bytes: usize,
+}
+
+impl Walk<'_> {
+    fn structure(&mut self, fields: &[Field]) -> Result<(), Malformed> {
+        for field in fields {
+            if field.is_in(self.version) {
+                self.field(field)?;
+            }
+        }
+        if self.flexible {
+            let count = self.reader.skip_tagged_fields()?;
+            if count > 0 {
+                self.memory_bytes += TAG_MAP_BYTES + count * TAGGED_FIELD_BYTES;
+            }
+        }
+        Ok(())
+    }
+
+    fn field(&mut self, field: &Field) -> Result<(), Malformed> {
+        match &field.kind {
+            Kind::Fixed(bytes) => self.reader.range(*bytes).map(drop),
+            Kind::Text(null) => self.text(*null),
+            Kind::List { null, item, item_bytes } => self.list(*null, item, *item_bytes),
+        }
+    }
+
+    fn text(&mut self, null: Null) -> Result<(), Malformed> {
+        match self.reader.string(self.flexible)? {
+            None if self.version < null.0 => Err(self.reader.malformed("a string is null")),
+            _ => Ok(()),
+        }
+    }
+
+    fn list(&mut self, null: Null, item: &Item, item_bytes: usize) -> Result<(), Malformed> {
+        let wire_bytes_min = item.wire_bytes_min(self.version, self.flexible);
+        let count = match self.reader.count_of(self.flexible, wire_bytes_min)? {
+            None if self.version < null.0 => Err(self.reader.malformed("an array is null")),
+            count => Ok(count.unwrap_or(0)),
+        }?;
+        self.memory_bytes += count * item_bytes;
+        match item {
+            Item::Int32 => self.reader.range(count * size_of::<i32>()).map(drop),
+            Item::Text => (0..count).try_for_each(|_| self.text(NEVER_NULL)),
+            Item::Struct(fields) => (0..count).try_for_each(|_| self.structure(fields)),
+        }
+    }
+}
+
+impl Item {
+    /// Bytes that an item takes at least, which is more than none.
+    fn wire_bytes_min(&self, version: i16, flexible: bool) -> usize {
+        let length_bytes = |fixed| if flexible { 1 } else { fixed };
+        match self {
+            Item::Int32 => size_of::<i32>(),
+            Item::Text => length_bytes(2),
+            Item::Struct(fields) => {
+                let present = fields.iter().filter(|field| field.is_in(version));
+                let bytes = present.map(|field| match &field.kind {
+                    Kind::Fixed(bytes) => *bytes,
+                    Kind::Text(_) => length_bytes(2),
+                    Kind::List { .. } => length_bytes(4),
+                });
+                bytes.sum::<usize>() + usize::from(flexible)
+            }
+        }
+    }
+}
+
+impl Field {
+    fn is_in(&self, version: i16) -> bool {
+        (self.since..=self.until).contains(&version)
+    }
+
+    const fn since(self, since: i16) -> Field {
+        Field { since, ..self }
+    }
+
+    const fn until(self, until: i16) -> Field {
+        Field { until, ..self }
+    }
+}
+
+const fn field(kind: Kind) -> Field {
+    Field { since: 0, until: i16::MAX, kind }
+}
+
+const fn fixed(bytes: usize) -> Field {
+    field(Kind::Fixed(bytes))
+}
+
+const BOOLEAN: Field = fixed(1);
+const INT8: Field = fixed(1);
+const INT16: Field = fixed(2);
+const INT32: Field = fixed(4);
+const INT64: Field = fixed(8);
+const UUID: Field = fixed(16);
+const TEXT: Field = field(Kind::Text(NEVER_NULL));
+const TEXT_OR_NULL: Field = field(Kind::Text(MAY_BE_NULL));
+
+const fn texts(null: Null) -> Field {
+    field(Kind::List { null, item: Item::Text, item_bytes: size_of::<Bytes>() })
+}
+
+const fn list<Decoded>(null: Null, fields: &'static [Field]) -> Field {
+    let item_bytes = size_of::<Decoded>();
+    field(Kind::List { null, item: Item::Struct(fields), item_bytes })
+}
+
+/// The fields of a request that the codec decodes, in the order of the wire.
+fn fields(api: ApiKey) -> &'static [Field] {
+    match api {
+        ApiKey::ApiVersions => API_VERSIONS,
+        ApiKey::CreateTopics => CREATE_TOPICS,
+        ApiKey::DeleteTopics => DELETE_TOPICS,
+        ApiKey::DescribeCluster => DESCRIBE_CLUSTER,
+        ApiKey::DescribeConfigs => DESCRIBE_CONFIGS,
+        ApiKey::FindCoordinator => FIND_COORDINATOR,
+        ApiKey::InitProducerId => INIT_PRODUCER_ID,
+        ApiKey::ListOffsets => LIST_OFFSETS,
+        ApiKey::Metadata => METADATA,
+        ApiKey::OffsetForLeaderEpoch => OFFSET_FOR_LEADER_EPOCH,
+        ApiKey::Produce | ApiKey::Fetch => unreachable!("they have decoders of their own"),
+    }
+}
+
+const API_VERSIONS: &[Field] = &[TEXT.since(3), TEXT.since(3)];
+
+const CREATE_TOPICS: &[Field] = &[
+    list::<CreatableTopic>(
+        NEVER_NULL,
+        &[
+            TEXT,
+            INT32,
+            INT16,
+            list::<CreatableReplicaAssignment>(
+                NEVER_NULL,
+                &[
+                    INT32,
+                    field(Kind::List {
+                        null: NEVER_NULL,
+                        item: Item::Int32,
+                        item_bytes: size_of::<i32>(),
+                    }),
+                ],
+            ),
+            list::<CreatableTopicConfig>(NEVER_NULL, &[TEXT, TEXT_OR_NULL]),
+        ],
+    ),
+    INT32,
+    BOOLEAN,
+];
+
+const DELETE_TOPICS: &[Field] = &[
+    list::<DeleteTopicState>(NEVER_NULL, &[TEXT_OR_NULL, UUID]).since(6),
+    texts(NEVER_NULL).until(5),
+    INT32,
+];
+
+const DESCRIBE_CLUSTER: &[Field] = &[BOOLEAN, INT8.since(1), BOOLEAN.since(2)];
+
+const DESCRIBE_CONFIGS: &[Field] = &[
+    list::<DescribeConfigsResource>(NEVER_NULL, &[INT8, TEXT, texts(MAY_BE_NULL)]),
+    BOOLEAN,
+    BOOLEAN.since(3),
+];
+
+const FIND_COORDINATOR: &[Field] = &[TEXT.until(3), INT8.since(1), texts(NEVER_NULL).since(4)];
+
+const INIT_PRODUCER_ID: &[Field] = &[TEXT_OR_NULL, INT32, INT64.since(3), INT16.since(3)];
+
+const LIST_OFFSETS: &[Field] = &[
+    INT32,
+    INT8.since(2),
+    list::<ListOffsetsTopic>(
+        NEVER_NULL,
+        &[TEXT, list::<ListOffsetsPartition>(NEVER_NULL, &[INT32, INT32.since(4), INT64])],
+    ),
+    INT32.since(10),
+];
+
+const METADATA: &[Field] = &[
+    list::<MetadataRequestTopic>(Null(1), &[UUID.since(10), field(Kind::Text(Null(10)))]),
+    BOOLEAN.since(4),
+    BOOLEAN.since(8).until(10),
+    BOOLEAN.since(8),
+];
+
+const OFFSET_FOR_LEADER_EPOCH: &[Field] = &[
+    INT32.since(3),
+    list::<OffsetForLeaderTopic>(
+        NEVER_NULL,
+        &[TEXT, list::<OffsetForLeaderPartition>(NEVER_NULL, &[INT32, INT32, INT32])],
+    ),
+];
