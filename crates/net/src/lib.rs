@@ -1,1 +1,28 @@
-//! (to be written)
+//! Sockets: listeners, connections with bounded memory, and a client of the same protocol.
+//!
+//! Architecture invariant: no task, channel, timer or oneshot for a request. A connection is one
+//! task and one small state machine; what it does not read, it does not hold.
+//!
+//! Architecture invariant: nothing here knows what a request means. Frames go to a [`Service`] in
+//! the order they came, replies leave in that order.
+//!
+//! Architecture invariant: everything that grows has a bound in [`NetConfig`]: connections, bytes
+//! of requests, requests in flight, bytes of replies. At a bound the socket is not read.
+//!
+//! Never in it: files, the log, authorization, retries.
+
+pub mod client;
+pub mod config;
+mod connection;
+pub mod limits;
+pub mod listener;
+pub mod metrics;
+mod registry;
+mod replies;
+pub mod service;
+
+pub use config::NetConfig;
+pub use limits::Limits;
+pub use listener::{BindError, Drained, Listener};
+pub use metrics::NetMetrics;
+pub use service::{CloseReason, ConnectionInfo, Handled, PendingReply, Reply, Service};

@@ -1,0 +1,465 @@
+//! One socket: reads requests while there is room, and writes their replies in order.
+//!
+//! Each wake-up answers what has become known, writes it in one call, reads once and hands over
+//! every whole request in what was read. A connection that waits holds no read buffer: a thread
+//! has one, and what is left of it is copied out, exactly.
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use bytes::{BufMut, Bytes};
+use rustix::buffer::spare_capacity;
+use tidelog_protocol::frame::{FrameDecoder, FrameError};
+use tokio::{
+    io::Interest,
+    net::TcpStream,
+    time::{Sleep, sleep_until},
+};
+
+use crate::{
+    limits::{Account, Limits},
+    listener::ListenerState,
+    registry::{Handle, Order},
+    replies::{Front, Replies},
+    service::{CloseReason, ConnectionInfo, Handled, Service},
+};
+
+/// Bytes that one read takes at most, unless they belong to one request.
+const SCRATCH_BYTES: usize = 256 * 1024;
+/// A request of which so many bytes are missing is read straight into its own memory.
+const DIRECT_BYTES_MIN: usize = 64 * 1024;
+/// Rounds before others on this thread get their turn.
+const ROUNDS_MAX: usize = 8;
+
+thread_local! {
+    /// What was just read. Empty again before anything else runs on this thread.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_BYTES]);
+}
+
+type Waiting = Pin<Box<dyn Future<Output = Handled> + Send>>;
+
+/// The task of one connection. Ends when the connection has.
+pub(crate) struct Connection<S: Service> {
+    socket: TcpStream,
+    info: ConnectionInfo,
+    service: Arc<S>,
+    listener: Arc<ListenerState>,
+    handle: Arc<Handle>,
+    account: Account,
+    decoder: FrameDecoder,
+    /// Read, charged and not handled, because a bound was reached.
+    carried: Bytes,
+    /// A request that nothing may overtake, and its bytes.
+    waiting: Option<(Waiting, u64)>,
+    replies: Replies,
+    /// Nothing more is read or handled.
+    input_ended: bool,
+    closing: Option<CloseReason>,
+    waker: Option<Waker>,
+    deadlines: Deadlines,
+    counted: Counted,
+}
+
+/// What decides when a connection that does nothing is closed.
+struct Deadlines {
+    timer: Pin<Box<Sleep>>,
+    /// The timer wakes the task then. It may be earlier than need be, never later.
+    armed: Option<Instant>,
+    opened: Instant,
+    had_request: bool,
+    active: Instant,
+    /// Since when the client has taken nothing of what waits for it.
+    write_stalled: Option<Instant>,
+}
+
+/// What the metrics have been told.
+#[derive(Default)]
+struct Counted {
+    requests: u64,
+    received: u64,
+    in_flight: usize,
+}
+
+impl<S: Service> Connection<S> {
+    pub fn new(
+        socket: TcpStream,
+        info: ConnectionInfo,
+        service: Arc<S>,
+        listener: Arc<ListenerState>,
+        handle: Arc<Handle>,
+    ) -> Connection<S> {
+        let limits = &listener.limits;
+        let request_bytes_max = usize::try_from(limits.config.request_bytes_max);
+        let decoder = FrameDecoder::new(request_bytes_max.unwrap_or(usize::MAX));
+        let account = Account::new(Arc::clone(limits), Arc::clone(&handle));
+        listener.opened();
+        Connection {
+            socket,
+            info,
+            service,
+            listener,
+            handle,
+            account,
+            decoder,
+            carried: Bytes::new(),
+            waiting: None,
+            replies: Replies::default(),
+            input_ended: false,
+            closing: None,
+            waker: None,
+            deadlines: Deadlines::new(Instant::now()),
+            counted: Counted::default(),
+        }
+    }
+
+    /// Does all that can be done now.
+    fn advance(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), CloseReason> {
+        self.obey(cx)?;
+        self.replies.woken();
+        for _ in 0..ROUNDS_MAX {
+            self.answer(cx, now)?;
+            let went_on = self.take_input(cx, now)?;
+            self.settle();
+            if !went_on {
+                return self.check_deadlines(cx, now);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// Makes this task known to those who give orders, and follows theirs.
+    fn obey(&mut self, cx: &Context<'_>) -> Result<(), CloseReason> {
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.handle.set_waker(cx.waker());
+            self.waker = Some(cx.waker().clone());
+        }
+        match self.handle.ordered() {
+            Order::None => {}
+            Order::Evict if self.unfinished_bytes() > 0 => {
+                self.end_input();
+                self.replies.push_close(CloseReason::Evicted);
+            }
+            Order::Evict => {
+                self.handle.pardon();
+                self.account.evicted();
+            }
+            Order::Drain => self.end_input(),
+            Order::Abort => return Err(CloseReason::Shutdown),
+        }
+        Ok(())
+    }
+
+    /// Writes every reply that is complete and in turn.
+    fn answer(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), CloseReason> {
+        let bytes_max = self.output_bytes_max();
+        loop {
+            if self.closing.is_none()
+                && let Front::Closing(reason) = self.replies.complete(cx, now, bytes_max)
+            {
+                self.end_input();
+                self.closing = Some(reason);
+            }
+            if !self.replies.writable() {
+                break;
+            }
+            let written = self.replies.flush(&self.socket, cx);
+            let written = written.map_err(|_| CloseReason::Disconnected)?;
+            self.listener.metrics.sent_bytes.inc_by(written.bytes as u64);
+            self.deadlines.wrote(now, written.bytes > 0, written.blocked);
+            if written.blocked {
+                return Ok(());
+            }
+        }
+        let drained = self.input_ended && self.replies.is_empty() && self.waiting.is_none();
+        match self.closing {
+            Some(reason) => Err(reason),
+            None if drained => Err(CloseReason::Shutdown),
+            None => Ok(()),
+        }
+    }
+
+    /// Hands over requests, from what was carried over or from one read. Says whether anything
+    /// changed, so that another round may find more to do.
+    fn take_input(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, CloseReason> {
+        if let Some((waiting, request_bytes)) = &mut self.waiting {
+            let Poll::Ready(handled) = waiting.as_mut().poll(cx) else { return Ok(false) };
+            let request_bytes = *request_bytes;
+            self.waiting = None;
+            self.accept(handled, request_bytes);
+            return Ok(true);
+        }
+        if !self.may_handle() {
+            return Ok(false);
+        }
+        if self.carried.is_empty() {
+            return self.read(cx, now);
+        }
+        let carried = std::mem::take(&mut self.carried);
+        let mut rest = carried.as_ref();
+        self.handle_requests(&mut rest);
+        if self.input_ended {
+            rest = &[];
+        }
+        self.carried = carried.slice(carried.len() - rest.len()..);
+        Ok(true)
+    }
+
+    fn may_handle(&self) -> bool {
+        !self.input_ended
+            && self.waiting.is_none()
+            && self.replies.len() < self.limits().config.requests_in_flight_max as usize
+            && self.replies.output_bytes() < self.output_bytes_max()
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, CloseReason> {
+        if !self.account.may_read() {
+            return Ok(false);
+        }
+        match self.socket.poll_read_ready(cx) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(ready) => ready.map_err(|_| CloseReason::Disconnected)?,
+        }
+        let direct = self.decoder.wanted() >= DIRECT_BYTES_MIN;
+        let read = if direct { self.read_direct() } else { self.read_scratch() };
+        let count = match read {
+            Ok(0) => return Err(CloseReason::Disconnected),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            Err(_) => return Err(CloseReason::Disconnected),
+        };
+        self.counted.received += count as u64;
+        self.deadlines.active = now;
+        let unfinished = self.unfinished_bytes() > 0;
+        self.handle.set_stalled_since(if unfinished { self.limits().clock(now) } else { 0 });
+        Ok(true)
+    }
+
+    fn read_direct(&mut self) -> io::Result<usize> {
+        let mut room = self.decoder.body_mut().expect("a request that misses bytes has begun");
+        let asked = room.remaining_mut();
+        let body = room.get_mut();
+        let read = || Ok(rustix::io::read(&self.socket, spare_capacity(body))?);
+        let count = try_read(&self.socket, asked, read)?;
+        if let Some(frame) = self.decoder.take_frame() {
+            self.handle_request(frame);
+        }
+        Ok(count)
+    }
+
+    fn read_scratch(&mut self) -> io::Result<usize> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let read = || Ok(rustix::io::read(&self.socket, scratch.as_mut_slice())?);
+            let count = try_read(&self.socket, SCRATCH_BYTES, read)?;
+            let mut rest = &scratch[..count];
+            self.handle_requests(&mut rest);
+            if !rest.is_empty() && !self.input_ended {
+                self.carried = Bytes::copy_from_slice(rest);
+            }
+            Ok(count)
+        })
+    }
+
+    /// Handles whole requests until a bound is reached or bytes are missing.
+    fn handle_requests(&mut self, rest: &mut &[u8]) {
+        while !rest.is_empty() && self.may_handle() {
+            match self.decoder.decode(rest) {
+                Ok(Some(frame)) => self.handle_request(frame),
+                Ok(None) => assert!(rest.is_empty(), "a decoder that asks for more took all"),
+                Err(error) => self.close(reason_of(error)),
+            }
+        }
+    }
+
+    fn handle_request(&mut self, frame: Bytes) {
+        let request_bytes = frame.len() as u64;
+        self.counted.requests += 1;
+        self.deadlines.had_request = true;
+        let handled = self.service.handle(&self.info, frame);
+        self.accept(handled, request_bytes);
+    }
+
+    fn accept(&mut self, handled: Handled, request_bytes: u64) {
+        match handled {
+            Handled::Reply(reply) => self.replies.push(reply, request_bytes),
+            Handled::NoReply => {}
+            Handled::Close(reason) => self.close(reason),
+            Handled::Wait(waiting) => self.waiting = Some((waiting, request_bytes)),
+        }
+    }
+
+    /// Ends the connection behind the replies to what was handled before.
+    fn close(&mut self, reason: CloseReason) {
+        self.end_input();
+        self.replies.push_close(reason);
+    }
+
+    fn end_input(&mut self) {
+        if !self.input_ended {
+            self.input_ended = true;
+            self.carried.clear();
+            let request_bytes_max = self.limits().config.request_bytes_max;
+            self.decoder = FrameDecoder::new(request_bytes_max as usize);
+            self.handle.set_stalled_since(0);
+        }
+    }
+
+    /// Brings bounds and metrics up to date.
+    fn settle(&mut self) {
+        let unfinished = self.unfinished_bytes();
+        let waiting = self.waiting.as_ref().map_or(0, |(_, request_bytes)| *request_bytes);
+        let held = self.replies.request_bytes() + waiting + self.carried.len() as u64;
+        self.account.settle(held + unfinished, unfinished);
+        let metrics = &self.listener.metrics;
+        if self.counted.received > 0 {
+            metrics.received_bytes.inc_by(std::mem::take(&mut self.counted.received));
+        }
+        if self.counted.requests > 0 {
+            metrics.requests.inc_by(std::mem::take(&mut self.counted.requests));
+        }
+        self.counted.in_flight(&self.listener, self.replies.len());
+    }
+
+    /// Memory of the request that has begun and is not whole.
+    fn unfinished_bytes(&self) -> u64 {
+        self.decoder.held_bytes() as u64
+    }
+
+    /// Closes a connection whose time is up; else makes sure to be woken when it may be.
+    fn check_deadlines(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), CloseReason> {
+        let timeouts = self.listener.limits.timeouts;
+        let deadlines = &mut self.deadlines;
+        let after = |since: Instant, timeout: Option<_>| timeout.and_then(|t| since.checked_add(t));
+        let quiet = self.replies.is_empty() && self.waiting.is_none();
+        let first_request = after(deadlines.opened, timeouts.first_request);
+        let write_stalled =
+            deadlines.write_stalled.and_then(|since| after(since, timeouts.write_stall));
+        let closing = [
+            (first_request.filter(|_| !deadlines.had_request), CloseReason::NoRequest),
+            (write_stalled, CloseReason::SlowReader),
+            (after(deadlines.active, timeouts.idle).filter(|_| quiet), CloseReason::Idle),
+        ];
+        let mut next = self.replies.deadline(now);
+        for (deadline, reason) in closing {
+            let Some(deadline) = deadline else { continue };
+            if deadline <= now {
+                return Err(reason);
+            }
+            next = Some(next.map_or(deadline, |next| next.min(deadline)));
+        }
+        deadlines.arm(next, cx, now);
+        Ok(())
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.listener.limits
+    }
+
+    fn output_bytes_max(&self) -> usize {
+        self.limits().config.output_bytes_max as usize
+    }
+}
+
+impl<S: Service> Future for Connection<S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let connection = self.get_mut();
+        match connection.advance(cx, Instant::now()) {
+            Ok(()) => Poll::Pending,
+            Err(reason) => {
+                connection.closing = Some(reason);
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
+impl<S: Service> Drop for Connection<S> {
+    fn drop(&mut self) {
+        // A task that is dropped before its end is dropped with its runtime.
+        let reason = self.closing.unwrap_or(CloseReason::Shutdown);
+        self.counted.in_flight(&self.listener, 0);
+        self.service.closed(&self.info);
+        self.listener.closed(reason);
+    }
+}
+
+impl Counted {
+    fn in_flight(&mut self, listener: &ListenerState, in_flight: usize) {
+        if in_flight != self.in_flight {
+            listener.metrics.in_flight.add(in_flight as i64 - self.in_flight as i64);
+            self.in_flight = in_flight;
+        }
+    }
+}
+
+impl Deadlines {
+    fn new(now: Instant) -> Deadlines {
+        let timer = Box::pin(sleep_until(now.into()));
+        let (armed, had_request, write_stalled) = (None, false, None);
+        Deadlines { timer, armed, opened: now, had_request, active: now, write_stalled }
+    }
+
+    fn wrote(&mut self, now: Instant, progress: bool, blocked: bool) {
+        if progress {
+            self.active = now;
+        }
+        self.write_stalled = match (blocked, self.write_stalled) {
+            (false, _) => None,
+            (true, Some(since)) if !progress => Some(since),
+            (true, _) => Some(now),
+        };
+    }
+
+    /// The timer is only ever moved forward in time, or set anew once it has fired: a busy
+    /// connection touches it a few times a minute.
+    fn arm(&mut self, next: Option<Instant>, cx: &mut Context<'_>, now: Instant) {
+        self.armed = self.armed.filter(|armed| *armed > now);
+        let Some(next) = next else { return };
+        if self.armed.is_some_and(|armed| armed <= next) {
+            return;
+        }
+        self.timer.as_mut().reset(next.into());
+        match self.timer.as_mut().poll(cx) {
+            Poll::Pending => self.armed = Some(next),
+            Poll::Ready(()) => cx.waker().wake_by_ref(),
+        }
+    }
+}
+
+/// Reads once. A read that got less than it asked for has emptied the socket: saying so to the
+/// runtime spares the call that would find nothing.
+fn try_read(
+    socket: &TcpStream,
+    asked: usize,
+    read: impl FnOnce() -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut outcome = Err(io::ErrorKind::WouldBlock.into());
+    let told = socket.try_io(Interest::READABLE, || {
+        outcome = read();
+        match outcome {
+            Ok(count) if count == 0 || count == asked => Ok(()),
+            Ok(_) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(ref error) => Err(error.kind().into()),
+        }
+    });
+    match told {
+        Ok(()) | Err(_) => outcome,
+    }
+}
+
+fn reason_of(error: FrameError) -> CloseReason {
+    match error {
+        FrameError::TooSmall { .. } => CloseReason::Malformed,
+        FrameError::TooLarge { .. } | FrameError::TooLargeForApi { .. } => CloseReason::Oversized,
+    }
+}

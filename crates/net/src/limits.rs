@@ -1,0 +1,287 @@
+//! The bounds that all listeners of a process share, and who gives way when one is reached.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::{
+    config::{NetConfig, milliseconds},
+    metrics::NetMetrics,
+    registry::{Connections, Handle, Order, lock},
+};
+
+/// Bounds shared by all listeners of a process.
+#[derive(Debug)]
+pub struct Limits {
+    pub(crate) config: NetConfig,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) metrics: NetMetrics,
+    pub(crate) connections: Connections,
+    /// Bytes that requests may hold. Checked before a read, charged after it, so that the bytes
+    /// held exceed it by one read for each thread at most.
+    bound: u64,
+    used: AtomicU64,
+    /// The part of `used` that requests hold of which bytes are still missing.
+    unfinished: AtomicU64,
+    /// Connections that wait for room, by id.
+    waiting: Mutex<BTreeMap<u64, Arc<Handle>>>,
+    anyone_waits: AtomicBool,
+    /// The connection that was told to give up its unfinished request and has not yet; 0 if none.
+    evicting: AtomicU64,
+    listeners: AtomicU64,
+    start: Instant,
+}
+
+/// Deadlines of a connection, `None` where there is none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timeouts {
+    pub idle: Option<Duration>,
+    pub first_request: Option<Duration>,
+    pub write_stall: Option<Duration>,
+}
+
+impl Limits {
+    /// The bounds that a configuration and the open files allowed to this process give.
+    #[must_use]
+    pub fn new(config: NetConfig, metrics: NetMetrics) -> Arc<Limits> {
+        let connections_max = config.connections(open_files_max());
+        let per_ip_max = usize::try_from(config.connections_per_ip_max).unwrap_or(0);
+        let bound = config.queued_bytes();
+        metrics.connections_max.set(i64::try_from(connections_max).unwrap_or(i64::MAX));
+        metrics.in_flight_bytes_max.set(i64::try_from(bound).unwrap_or(i64::MAX));
+        Arc::new(Limits {
+            timeouts: Timeouts {
+                idle: milliseconds(config.idle_ms),
+                first_request: milliseconds(config.first_request_ms),
+                write_stall: milliseconds(config.write_stall_ms),
+            },
+            connections: Connections::new(connections_max, per_ip_max),
+            config,
+            metrics,
+            bound,
+            used: AtomicU64::new(0),
+            unfinished: AtomicU64::new(0),
+            waiting: Mutex::default(),
+            anyone_waits: AtomicBool::new(false),
+            evicting: AtomicU64::new(0),
+            listeners: AtomicU64::new(0),
+            start: Instant::now(),
+        })
+    }
+
+    /// Bytes that requests hold now.
+    #[must_use]
+    pub fn request_bytes(&self) -> u64 {
+        self.used.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn next_listener(&self) -> u64 {
+        self.listeners.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Milliseconds since these limits were made; never 0.
+    pub(crate) fn clock(&self, now: Instant) -> u64 {
+        let elapsed = now.saturating_duration_since(self.start).as_millis();
+        u64::try_from(elapsed).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn room(&self) -> bool {
+        self.used.load(Ordering::SeqCst) < self.bound
+    }
+
+    /// Wakes who waits once an eighth is free; below that, takes from unfinished requests what
+    /// their clients may never complete. Finished requests come back without help.
+    fn relieve(&self) {
+        if self.used.load(Ordering::SeqCst) < self.bound - self.bound / 8 {
+            self.anyone_waits.store(false, Ordering::SeqCst);
+            let woken = std::mem::take(&mut *lock(&self.waiting));
+            woken.values().for_each(|handle| handle.wake());
+        } else if self.unfinished.load(Ordering::SeqCst) > self.bound / 4 * 3 {
+            self.evict();
+        }
+    }
+
+    /// Tells the request longest without progress to give way, unless one was told already.
+    /// Requests that wait only for room come last: their clients do what they can.
+    fn evict(&self) {
+        let waiting = lock(&self.waiting).clone();
+        let stalled = |handle: &Handle| {
+            handle.stalled_since().map(|since| (waiting.contains_key(&handle.id), since))
+        };
+        self.connections.on_min(stalled, |victim| {
+            let (none, id) = (0, victim.id);
+            let first =
+                self.evicting.compare_exchange(none, id, Ordering::SeqCst, Ordering::SeqCst);
+            if first.is_ok() {
+                victim.order(Order::Evict);
+            }
+        });
+    }
+}
+
+/// A connection's place among all connections and what it holds of the bound on request bytes.
+/// Gives everything back when dropped.
+#[derive(Debug)]
+pub(crate) struct Account {
+    limits: Arc<Limits>,
+    handle: Arc<Handle>,
+    held: u64,
+    unfinished: u64,
+    waits: bool,
+}
+
+impl Account {
+    pub fn new(limits: Arc<Limits>, handle: Arc<Handle>) -> Account {
+        Account { limits, handle, held: 0, unfinished: 0, waits: false }
+    }
+
+    /// Whether bytes may be read. Where not, the connection's task is woken when they may.
+    pub fn may_read(&mut self) -> bool {
+        if self.limits.room() {
+            return true;
+        }
+        self.waits = true;
+        lock(&self.limits.waiting).insert(self.handle.id, Arc::clone(&self.handle));
+        self.limits.anyone_waits.store(true, Ordering::SeqCst);
+        self.limits.relieve();
+        false
+    }
+
+    /// Charges what the connection holds now: in all, and for its unfinished request.
+    pub fn settle(&mut self, held: u64, unfinished: u64) {
+        assert!(unfinished <= held, "the unfinished request is part of what is held");
+        move_to(&self.limits.unfinished, &mut self.unfinished, unfinished);
+        let released = held < self.held;
+        if held != self.held {
+            let moved = i64::try_from(held).unwrap_or(i64::MAX)
+                - i64::try_from(self.held).unwrap_or(i64::MAX);
+            self.limits.metrics.in_flight_bytes.add(moved);
+        }
+        move_to(&self.limits.used, &mut self.held, held);
+        if released && self.limits.anyone_waits.load(Ordering::SeqCst) {
+            self.limits.relieve();
+        }
+    }
+
+    /// Says that the order to give way was obeyed, or no longer applies.
+    pub fn evicted(&self) {
+        let (id, free) = (self.handle.id, 0);
+        let ours =
+            self.limits.evicting.compare_exchange(id, free, Ordering::SeqCst, Ordering::SeqCst);
+        if ours.is_ok() && self.limits.anyone_waits.load(Ordering::SeqCst) {
+            self.limits.relieve();
+        }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        if self.waits {
+            lock(&self.limits.waiting).remove(&self.handle.id);
+        }
+        // No longer to be found when its bytes come back, so that nobody is told to evict it then.
+        self.limits.connections.remove(&self.handle);
+        self.settle(0, 0);
+        self.evicted();
+    }
+}
+
+fn move_to(counter: &AtomicU64, from: &mut u64, to: u64) {
+    if to > *from {
+        counter.fetch_add(to - *from, Ordering::SeqCst);
+    } else if to < *from {
+        let before = counter.fetch_sub(*from - to, Ordering::SeqCst);
+        assert!(before >= *from - to, "more was given back than was taken");
+    }
+    *from = to;
+}
+
+/// Raises the number of files this process may open as far as the system lets it.
+///
+/// Returns the number in force afterwards.
+pub fn raise_open_files() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Where the system refuses, the old limit stays and is what is reported.
+    let _ = setrlimit(Resource::Nofile, raised);
+    open_files_max()
+}
+
+fn open_files_max() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+
+    struct LimitsTest {
+        limits: Arc<Limits>,
+    }
+
+    impl LimitsTest {
+        fn new(bound: i64) -> LimitsTest {
+            let metrics = NetMetrics::register(&prometheus::Registry::new()).expect("new names");
+            let config =
+                NetConfig { queued_bytes_max: bound, request_bytes_max: 1, ..NetConfig::default() };
+            LimitsTest { limits: Limits::new(config, metrics) }
+        }
+
+        fn account(&self) -> Account {
+            let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            let handle = self.limits.connections.admit(1, ip).expect("room");
+            Account::new(Arc::clone(&self.limits), handle)
+        }
+    }
+
+    #[test]
+    fn the_unfinished_request_longest_without_progress_gives_way() {
+        let test = LimitsTest::new(1000);
+        let [mut old, mut young, mut reader] = [test.account(), test.account(), test.account()];
+        for (account, since) in [(&mut old, 1), (&mut young, 2)] {
+            account.settle(500, 500);
+            account.handle.set_stalled_since(since);
+        }
+        assert!(!reader.may_read());
+        let ordered = [&old, &young, &reader].map(|account| account.handle.ordered());
+        assert_eq!(ordered, [Order::Evict, Order::None, Order::None]);
+        drop(old);
+        assert!(reader.may_read());
+        assert_eq!(young.handle.ordered(), Order::None);
+    }
+
+    #[test]
+    fn finished_requests_are_waited_for() {
+        let test = LimitsTest::new(1000);
+        let [mut busy, mut slow, mut reader] = [test.account(), test.account(), test.account()];
+        busy.settle(600, 0);
+        slow.settle(400, 400);
+        slow.handle.set_stalled_since(1);
+        assert!(!reader.may_read());
+        assert_eq!(slow.handle.ordered(), Order::None);
+        busy.settle(0, 0);
+        assert!(lock(&test.limits.waiting).is_empty());
+        assert!(reader.may_read());
+    }
+
+    #[test]
+    fn an_account_gives_back_everything() {
+        let test = LimitsTest::new(1000);
+        let mut account = test.account();
+        account.settle(900, 300);
+        account.settle(500, 0);
+        assert_eq!(test.limits.request_bytes(), 500);
+        drop(account);
+        assert_eq!(test.limits.request_bytes(), 0);
+        assert_eq!(test.limits.unfinished.load(Ordering::SeqCst), 0);
+    }
+}
