@@ -1,0 +1,31 @@
+//! Which names a topic may have.
+
+use crate::error::ControllerError;
+
+/// Characters of the longest topic name.
+pub const TOPIC_NAME_BYTES_MAX: usize = 249;
+
+/// Whether a topic may have this name, whoever else has it.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn check_topic_name(name: &str) -> Result<(), ControllerError> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    let wrong = if name.is_empty() {
+        "the empty string is not allowed".to_owned()
+    } else if name == "." || name == ".." {
+        "'.' or '..' is not allowed".to_owned()
+    } else if name.len() > TOPIC_NAME_BYTES_MAX {
+        format!(
+            "the length of '{name}' is longer than the max allowed length {TOPIC_NAME_BYTES_MAX}"
+        )
+    } else if !name.chars().all(legal) {
+        format!(
+            "'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' \
+             and '-'"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(ControllerError::InvalidTopicName(format!("Topic name is invalid: {wrong}")))
+}
