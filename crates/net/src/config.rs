@@ -30,6 +30,10 @@ settings! {
         /// Milliseconds within which a new connection must send one whole request; -1 means never.
         first_request_ms: i64 = "connection.first.request.timeout.ms",
             Kind::Long { min: -1, max: i64::MAX }, "30000";
+        /// Milliseconds without a byte after which a half-sent request is given up for others, once
+        /// queued.max.request.bytes is spent.
+        request_stall_ms: u32 = "connection.request.stall.timeout.ms",
+            Kind::Int { min: 0, max: 2_147_483_647 }, "1000";
         /// Milliseconds that a client may take to accept the next byte of a reply; -1 means any.
         write_stall_ms: i64 = "connection.write.stall.timeout.ms",
             Kind::Long { min: -1, max: i64::MAX }, "30000";

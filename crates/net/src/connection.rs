@@ -347,7 +347,8 @@ impl<S: Service> Connection<S> {
             (write_stalled, CloseReason::SlowReader),
             (after(deadlines.active, timeouts.idle).filter(|_| quiet), CloseReason::Idle),
         ];
-        let mut next = self.replies.deadline(now);
+        let mut next =
+            [self.replies.deadline(now), self.account.retry(now)].into_iter().flatten().min();
         for (deadline, reason) in closing {
             let Some(deadline) = deadline else { continue };
             if deadline <= now {

@@ -25,7 +25,7 @@ pub struct Limits {
     pub(crate) metrics: NetMetrics,
     pub(crate) connections: Connections,
     /// Bytes that requests may hold. Checked before a read, charged after it, so that the bytes
-    /// held exceed it by one read for each thread at most.
+    /// held exceed it by one read for each thread and one request at most.
     bound: u64,
     used: AtomicU64,
     /// The part of `used` that requests hold of which bytes are still missing.
@@ -35,6 +35,9 @@ pub struct Limits {
     anyone_waits: AtomicBool,
     /// The connection that was told to give up its unfinished request and has not yet; 0 if none.
     evicting: AtomicU64,
+    /// The connection that may finish its request beyond the bound, because all that is held
+    /// belongs to requests that wait for room like it; 0 if none.
+    granted: AtomicU64,
     listeners: AtomicU64,
     start: Instant,
 }
@@ -71,6 +74,7 @@ impl Limits {
             waiting: Mutex::default(),
             anyone_waits: AtomicBool::new(false),
             evicting: AtomicU64::new(0),
+            granted: AtomicU64::new(0),
             listeners: AtomicU64::new(0),
             start: Instant::now(),
         })
@@ -92,38 +96,58 @@ impl Limits {
         u64::try_from(elapsed).unwrap_or(u64::MAX).max(1)
     }
 
-    fn room(&self) -> bool {
-        self.used.load(Ordering::SeqCst) < self.bound
+    fn has_room(&self, id: u64) -> bool {
+        self.used.load(Ordering::SeqCst) < self.bound || self.granted.load(Ordering::SeqCst) == id
     }
 
-    /// Wakes who waits once an eighth is free; below that, takes from unfinished requests what
-    /// their clients may never complete. Finished requests come back without help.
+    /// Wakes who waits once an eighth is free. Until then finished requests come back without
+    /// help; unfinished ones need some: those that clients have left half-sent are given up, and
+    /// where all wait for room, one is let through.
     fn relieve(&self) {
-        if self.used.load(Ordering::SeqCst) < self.bound - self.bound / 8 {
+        let now = self.clock(Instant::now());
+        let unfinished = self.unfinished.load(Ordering::SeqCst);
+        let used = self.used.load(Ordering::SeqCst);
+        if used < self.bound - self.bound / 8 {
             self.anyone_waits.store(false, Ordering::SeqCst);
             let woken = std::mem::take(&mut *lock(&self.waiting));
-            woken.values().for_each(|handle| handle.wake());
-        } else if self.unfinished.load(Ordering::SeqCst) > self.bound / 4 * 3 {
-            self.evict();
+            woken.values().for_each(|handle| handle.resume(now));
+        } else if unfinished > self.bound / 4 && !self.evict(now) && unfinished >= used {
+            self.grant(now);
         }
     }
 
-    /// Tells the request longest without progress to give way, unless one was told already.
-    /// Requests that wait only for room come last: their clients do what they can.
-    fn evict(&self) {
+    /// Tells the half-sent request longest without progress to give way, unless one was told
+    /// already. Requests that wait for room are spared: their clients do what they can.
+    fn evict(&self, now: u64) -> bool {
         let waiting = lock(&self.waiting).clone();
-        let stalled = |handle: &Handle| {
-            handle.stalled_since().map(|since| (waiting.contains_key(&handle.id), since))
+        let stalled_for = u64::from(self.config.request_stall_ms);
+        let half_sent = |handle: &Handle| {
+            let since = handle.stalled_since()?;
+            (since + stalled_for <= now && !waiting.contains_key(&handle.id)).then_some(since)
         };
-        self.connections.on_min(stalled, |victim| {
-            let (none, id) = (0, victim.id);
-            let first =
-                self.evicting.compare_exchange(none, id, Ordering::SeqCst, Ordering::SeqCst);
-            if first.is_ok() {
+        let mut found = false;
+        self.connections.on_min(half_sent, |victim| {
+            found = true;
+            if exchange(&self.evicting, 0, victim.id) {
                 victim.order(Order::Evict);
             }
         });
+        found
     }
+
+    /// Lets the oldest connection that waits go beyond the bound, unless another does.
+    fn grant(&self, now: u64) {
+        let mut waiting = lock(&self.waiting);
+        let Some((id, handle)) = waiting.first_key_value() else { return };
+        if exchange(&self.granted, 0, *id) {
+            handle.resume(now);
+            waiting.pop_first();
+        }
+    }
+}
+
+fn exchange(value: &AtomicU64, from: u64, to: u64) -> bool {
+    value.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
 }
 
 /// A connection's place among all connections and what it holds of the bound on request bytes.
@@ -144,19 +168,29 @@ impl Account {
 
     /// Whether bytes may be read. Where not, the connection's task is woken when they may.
     pub fn may_read(&mut self) -> bool {
-        if self.limits.room() {
+        self.waits = !self.limits.has_room(self.handle.id);
+        if !self.waits {
             return true;
         }
-        self.waits = true;
         lock(&self.limits.waiting).insert(self.handle.id, Arc::clone(&self.handle));
         self.limits.anyone_waits.store(true, Ordering::SeqCst);
         self.limits.relieve();
-        false
+        self.waits = !self.limits.has_room(self.handle.id);
+        !self.waits
+    }
+
+    /// When to look for room again, although nobody has called: a client may have stalled since.
+    pub fn retry(&self, now: Instant) -> Option<Instant> {
+        let pause = Duration::from_millis(u64::from(self.limits.config.request_stall_ms) / 2 + 1);
+        self.waits.then(|| now + pause)
     }
 
     /// Charges what the connection holds now: in all, and for its unfinished request.
     pub fn settle(&mut self, held: u64, unfinished: u64) {
         assert!(unfinished <= held, "the unfinished request is part of what is held");
+        if unfinished == 0 && self.limits.granted.load(Ordering::Relaxed) == self.handle.id {
+            exchange(&self.limits.granted, self.handle.id, 0);
+        }
         move_to(&self.limits.unfinished, &mut self.unfinished, unfinished);
         let released = held < self.held;
         if held != self.held {
@@ -172,10 +206,8 @@ impl Account {
 
     /// Says that the order to give way was obeyed, or no longer applies.
     pub fn evicted(&self) {
-        let (id, free) = (self.handle.id, 0);
-        let ours =
-            self.limits.evicting.compare_exchange(id, free, Ordering::SeqCst, Ordering::SeqCst);
-        if ours.is_ok() && self.limits.anyone_waits.load(Ordering::SeqCst) {
+        let ours = exchange(&self.limits.evicting, self.handle.id, 0);
+        if ours && self.limits.anyone_waits.load(Ordering::SeqCst) {
             self.limits.relieve();
         }
     }
@@ -183,9 +215,8 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        if self.waits {
-            lock(&self.limits.waiting).remove(&self.handle.id);
-        }
+        lock(&self.limits.waiting).remove(&self.handle.id);
+        exchange(&self.limits.granted, self.handle.id, 0);
         // No longer to be found when its bytes come back, so that nobody is told to evict it then.
         self.limits.connections.remove(&self.handle);
         self.settle(0, 0);
@@ -231,8 +262,12 @@ mod tests {
     impl LimitsTest {
         fn new(bound: i64) -> LimitsTest {
             let metrics = NetMetrics::register(&prometheus::Registry::new()).expect("new names");
-            let config =
-                NetConfig { queued_bytes_max: bound, request_bytes_max: 1, ..NetConfig::default() };
+            let config = NetConfig {
+                queued_bytes_max: bound,
+                request_bytes_max: 1,
+                request_stall_ms: 0,
+                ..NetConfig::default()
+            };
             LimitsTest { limits: Limits::new(config, metrics) }
         }
 
@@ -244,9 +279,9 @@ mod tests {
     }
 
     #[test]
-    fn the_unfinished_request_longest_without_progress_gives_way() {
+    fn the_half_sent_request_longest_without_progress_gives_way() {
         let test = LimitsTest::new(1000);
-        let [mut old, mut young, mut reader] = [test.account(), test.account(), test.account()];
+        let [mut young, mut old, mut reader] = [test.account(), test.account(), test.account()];
         for (account, since) in [(&mut old, 1), (&mut young, 2)] {
             account.settle(500, 500);
             account.handle.set_stalled_since(since);
@@ -260,11 +295,25 @@ mod tests {
     }
 
     #[test]
+    fn where_all_wait_for_room_one_is_let_through() {
+        let test = LimitsTest::new(1000);
+        let [mut first, mut second] = [test.account(), test.account()];
+        first.settle(500, 500);
+        second.settle(500, 500);
+        assert_eq!([second.may_read(), first.may_read()], [true, false]);
+        second.settle(800, 0);
+        assert_eq!([second.may_read(), first.may_read()], [false, false]);
+        second.settle(0, 0);
+        assert_eq!([second.may_read(), first.may_read()], [true, true]);
+        assert_eq!([first, second].map(|a| a.handle.ordered()), [Order::None, Order::None]);
+    }
+
+    #[test]
     fn finished_requests_are_waited_for() {
         let test = LimitsTest::new(1000);
         let [mut busy, mut slow, mut reader] = [test.account(), test.account(), test.account()];
-        busy.settle(600, 0);
-        slow.settle(400, 400);
+        busy.settle(800, 0);
+        slow.settle(200, 200);
         slow.handle.set_stalled_since(1);
         assert!(!reader.may_read());
         assert_eq!(slow.handle.ordered(), Order::None);

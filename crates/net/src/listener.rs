@@ -125,7 +125,11 @@ impl Listener {
                 () = &mut shutdown => break,
                 accepted = listener.accept() => match accepted {
                     Ok((socket, peer)) => acceptor.admit(socket, peer, &service),
-                    Err(error) => acceptor.recover(&listener, &error).await,
+                    Err(error) => {
+                        if let Some((socket, peer)) = acceptor.recover(&listener, &error).await {
+                            acceptor.admit(socket, peer, &service);
+                        }
+                    }
                 },
             }
         }
@@ -214,26 +218,33 @@ impl Acceptor<'_> {
         tokio::spawn(Connection::new(socket, info, service, state, handle));
     }
 
-    /// Deals with a failed accept so that the next one has a chance.
-    async fn recover(&mut self, listener: &TcpListener, error: &io::Error) {
+    /// Deals with a failed accept so that the next one has a chance. Out of descriptors, it takes
+    /// a connection with the spare one, and gives it only where another is free by then.
+    async fn recover(
+        &mut self,
+        listener: &TcpListener,
+        error: &io::Error,
+    ) -> Option<(TcpStream, SocketAddr)> {
         self.state.metrics.accept_errors.inc();
         if !out_of_descriptors(error) {
             // The connection died in the backlog; the next one may be well.
-            return tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            return None;
         }
+        let mut accepted = None;
         if self.spare.take().is_some() {
-            // The listener is still readable, so this does not wait, unless the client has left.
-            let accepted = timeout(ACCEPT_REST, listener.accept()).await;
-            if let Ok(Ok((socket, _))) = accepted {
-                self.state.metrics.refused_open_files.inc();
-                drop(socket);
-            }
+            // Does not wait long where the client has left meanwhile.
+            accepted = timeout(ACCEPT_REST, listener.accept()).await.ok().and_then(Result::ok);
+        }
+        self.spare = spare_descriptor();
+        if self.spare.is_none() && accepted.take().is_some() {
+            self.state.metrics.refused_open_files.inc();
             self.spare = spare_descriptor();
         }
         if self.spare.is_none() {
             sleep(ACCEPT_REST).await;
-            self.spare = spare_descriptor();
         }
+        accepted
     }
 }
 

@@ -70,6 +70,14 @@ impl Handle {
         let _ = self.order.compare_exchange(evict, none, Ordering::SeqCst, Ordering::SeqCst);
     }
 
+    /// Wakes a connection that waited for room. The time it waited was not its client's.
+    pub fn resume(&self, now: u64) {
+        if self.stalled_since().is_some() {
+            self.set_stalled_since(now);
+        }
+        self.wake();
+    }
+
     pub fn set_stalled_since(&self, since: u64) {
         self.stalled_since.store(since, Ordering::Relaxed);
     }
