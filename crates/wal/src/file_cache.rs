@@ -1,0 +1,189 @@
+//! Descriptors of all segments of a data directory: a bounded number for reading, kept by use, and
+//! a bounded number for writing.
+
+use std::{
+    io,
+    num::NonZeroUsize,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use lru::LruCache;
+
+use crate::{
+    env::{Caching, File, FileSystem, Open},
+    error::{FsErrorClass, class},
+};
+
+/// Files open for writing, in all, before whoever writes has to sync and close.
+const WRITERS_MAX: usize = 128;
+
+/// Names a file for as long as the process runs: a path may come to mean another file.
+pub(crate) type FileId = u64;
+
+/// Open segment files, shared by all partitions of a data directory.
+#[derive(Debug)]
+pub struct FileCache {
+    fs: Arc<dyn FileSystem>,
+    readers: Mutex<LruCache<FileId, Arc<dyn File>>>,
+    writers: Arc<AtomicUsize>,
+    next_id: AtomicU64,
+    direct_refused: AtomicBool,
+}
+
+impl FileCache {
+    /// Keeps at most `files_max` files open for reading, at least one.
+    #[must_use]
+    pub fn new(fs: Arc<dyn FileSystem>, files_max: usize) -> Arc<FileCache> {
+        let files_max = NonZeroUsize::new(files_max).unwrap_or(NonZeroUsize::MIN);
+        Arc::new(FileCache {
+            fs,
+            readers: Mutex::new(LruCache::new(files_max)),
+            writers: Arc::default(),
+            next_id: AtomicU64::new(0),
+            direct_refused: AtomicBool::new(false),
+        })
+    }
+
+    /// Files open for reading now.
+    #[must_use]
+    pub fn open_readers(&self) -> usize {
+        self.readers().len()
+    }
+
+    pub(crate) fn fs(&self) -> &Arc<dyn FileSystem> {
+        &self.fs
+    }
+
+    /// An id that no other file has.
+    pub(crate) fn new_id(&self) -> FileId {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The file, opened for reading if it is not open. When descriptors are short, half of the
+    /// cache is given up before that is an error.
+    pub(crate) fn read(&self, id: FileId, path: &Path) -> io::Result<Arc<dyn File>> {
+        if let Some(file) = self.readers().get(&id) {
+            return Ok(Arc::clone(file));
+        }
+        let file = match self.fs.open(path, Open::Read, Caching::Buffered) {
+            Err(error) if class(&error) == FsErrorClass::TooManyOpenFiles => {
+                self.give_up_half();
+                self.fs.open(path, Open::Read, Caching::Buffered)?
+            }
+            opened => opened?,
+        };
+        self.readers().put(id, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Closes a file that is gone.
+    pub(crate) fn forget(&self, id: FileId) {
+        self.readers().pop(&id);
+    }
+
+    /// Opens a file for writing.
+    pub(crate) fn write(&self, path: &Path, open: Open) -> io::Result<WriteHandle> {
+        let file = self.fs.open(path, open, Caching::Buffered)?;
+        self.writers.fetch_add(1, Ordering::Relaxed);
+        Ok(WriteHandle { file, writers: Arc::clone(&self.writers) })
+    }
+
+    /// Whether so many files are open for writing that theirs must be synced and closed.
+    pub(crate) fn is_short_of_writers(&self) -> bool {
+        self.writers.load(Ordering::Relaxed) > WRITERS_MAX
+    }
+
+    /// Opens a file past the page cache; `None` where the file system refuses.
+    pub(crate) fn write_direct(&self, path: &Path) -> io::Result<Option<Arc<dyn File>>> {
+        if self.direct_refused.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        match self.fs.open(path, Open::Write, Caching::Direct) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.refuse_direct();
+                Ok(None)
+            }
+            opened => opened.map(Some),
+        }
+    }
+
+    /// Remembers that this file system does not take direct writes.
+    pub(crate) fn refuse_direct(&self) {
+        if !self.direct_refused.swap(true, Ordering::Relaxed) {
+            tracing::info!(
+                "the file system refuses direct I/O: segments go through the page cache"
+            );
+        }
+    }
+
+    fn give_up_half(&self) {
+        let mut readers = self.readers();
+        for _ in 0..readers.len().div_ceil(2) {
+            readers.pop_lru();
+        }
+    }
+
+    fn readers(&self) -> MutexGuard<'_, LruCache<FileId, Arc<dyn File>>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A file open for writing, counted.
+#[derive(Debug)]
+pub(crate) struct WriteHandle {
+    pub(crate) file: Arc<dyn File>,
+    writers: Arc<AtomicUsize>,
+}
+
+impl Drop for WriteHandle {
+    fn drop(&mut self) {
+        self.writers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::env::mem::MemFileSystem;
+
+    fn three_files(files_max: usize) -> (MemFileSystem, Arc<FileCache>, [PathBuf; 3]) {
+        let machine = MemFileSystem::new();
+        let paths = ["a", "b", "c"].map(PathBuf::from);
+        for path in &paths {
+            machine.open(path, Open::CreateNew, Caching::Buffered).unwrap();
+        }
+        let cache = FileCache::new(Arc::new(machine.clone()), files_max);
+        (machine, cache, paths)
+    }
+
+    #[test]
+    fn no_more_files_stay_open_than_allowed() {
+        let (machine, cache, paths) = three_files(2);
+        for _ in 0..3 {
+            for (id, path) in paths.iter().enumerate() {
+                cache.read(id as u64, path).unwrap();
+            }
+        }
+        assert_eq!((cache.open_readers(), machine.open_files()), (2, 2));
+        cache.forget(2);
+        assert_eq!(machine.open_files(), 1);
+    }
+
+    #[test]
+    fn when_descriptors_are_short_the_cache_gives_up_its_own_first() {
+        let (machine, cache, paths) = three_files(8);
+        machine.set_open_files_max(2);
+        for (id, path) in paths.iter().enumerate() {
+            cache.read(id as u64, path).unwrap();
+        }
+        machine.set_open_files_max(0);
+        let error = cache.read(9, &paths[0]).unwrap_err();
+        assert_eq!(class(&error), FsErrorClass::TooManyOpenFiles);
+    }
+}

@@ -1,0 +1,468 @@
+//! Reads a partition's segments. Wrong bytes are never served.
+//!
+//! A batch is handed out when its offset follows from the one before, the headers of its
+//! neighbourhood are the ones that the index remembers, and its own checksum fits.
+
+use std::{
+    collections::VecDeque,
+    io,
+    ops::Range,
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use tidelog_types::{BATCH_HEADER_LEN, BatchHeader, Entry, Offset};
+
+use super::{
+    batches::{batches_of, is_whole},
+    file::Segment,
+};
+use crate::{
+    error::{FsErrorClass, ReadError, class},
+    file_cache::FileCache,
+    index::Interval,
+};
+
+/// The readers' side of a partition's segments, shared by all of them.
+#[derive(Debug)]
+pub struct SegmentReader {
+    files: Arc<FileCache>,
+    /// Held for reading while a read runs: files are not cut or removed under it.
+    view: RwLock<View>,
+    end: AtomicI64,
+}
+
+/// The segments, in order of their base offsets.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) start: Offset,
+    pub(crate) segments: Vec<Arc<Segment>>,
+    pub(crate) is_removed: bool,
+}
+
+/// Batches that follow each other, with their facts.
+type Batches = Vec<(Bytes, BatchHeader)>;
+
+impl SegmentReader {
+    pub(crate) fn new(files: Arc<FileCache>, start: Offset, end: Offset) -> SegmentReader {
+        let view = View { start, segments: Vec::new(), is_removed: false };
+        SegmentReader { files, view: RwLock::new(view), end: AtomicI64::new(end.0) }
+    }
+
+    /// First offset that is still here.
+    #[must_use]
+    pub fn start_offset(&self) -> Offset {
+        self.view().start
+    }
+
+    /// The offset behind the last batch.
+    #[must_use]
+    pub fn end_offset(&self) -> Offset {
+        Offset(self.end.load(Ordering::Acquire))
+    }
+
+    /// Whole batches from the one that holds `from`, ending at or below `upper`, of at most
+    /// `max_bytes` in all, but one however large if `at_least_one`. Each of the pieces holds one
+    /// or more batches. None where `from` is the end, or `upper` cuts the first.
+    ///
+    /// # Errors
+    /// As [`ReadError`] says; what lies in front of a damaged batch is read first.
+    pub fn read(
+        &self,
+        from: Offset,
+        upper: Offset,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<Vec<Bytes>, ReadError> {
+        let view = self.open_view()?;
+        let Some((segment, end)) = self.locate(&view, from)? else { return Ok(Vec::new()) };
+        let take = Take { from, upper, max_bytes, at_least_one };
+        let (region, range) = self.take(segment, end, &take)?;
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        // What is kept must not hold much more memory than it counts for.
+        let wanted = region.slice(range);
+        let is_small = wanted.len() < region.len() / 4;
+        Ok(vec![if is_small { Bytes::copy_from_slice(&wanted) } else { wanted }])
+    }
+
+    /// Where a log that ends at `offset` would have to end so as not to cut a batch: `offset`, or
+    /// the base offset of the batch that it lies in.
+    ///
+    /// # Errors
+    /// As [`ReadError`] says.
+    pub fn batch_boundary(&self, offset: Offset) -> Result<Offset, ReadError> {
+        let view = self.open_view()?;
+        let Some((segment, end)) = self.locate(&view, offset)? else { return Ok(offset) };
+        let intervals = self.intervals(segment, end, offset, 0)?;
+        let (bytes, _) = self.region(segment, &intervals)?;
+        let batches = self.checked(&bytes, &intervals[0])?;
+        let holds = |facts: &BatchHeader| facts.next_offset() > offset;
+        let batch = batches.iter().find(|(_, facts)| holds(facts));
+        Ok(batch.map_or(offset, |(_, facts)| facts.base_offset))
+    }
+
+    /// The first batch that ends at or below `upper` and whose greatest timestamp is at least
+    /// `timestamp_ms`.
+    ///
+    /// # Errors
+    /// As [`ReadError`] says.
+    pub fn find_by_timestamp(
+        &self,
+        timestamp_ms: i64,
+        upper: Offset,
+    ) -> Result<Option<Entry>, ReadError> {
+        let view = self.open_view()?;
+        let mut late_enough = |facts: &BatchHeader| facts.max_timestamp >= timestamp_ms;
+        for (segment, end) in self.segments_below(&view, upper) {
+            let reaches = |interval: &Interval| interval.max_timestamp >= timestamp_ms;
+            let first = segment.first_interval(&self.files, end, reaches);
+            let Some(first) = first.map_err(|e| io_error(segment, e))? else { continue };
+            let from = first.base.max(view.start);
+            if let Some(found) = self.find(segment, end, from, upper, &mut late_enough)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The batch with the greatest timestamp of those that end at or below `upper`; the first of
+    /// equals.
+    ///
+    /// # Errors
+    /// As [`ReadError`] says.
+    pub fn find_max_timestamp(&self, upper: Offset) -> Result<Option<Entry>, ReadError> {
+        let mut greatest: Option<i64> = None;
+        {
+            let view = self.open_view()?;
+            for (segment, end) in self.segments_below(&view, upper) {
+                let found = self.max_timestamp_in(segment, view.start, end, upper)?;
+                greatest = greatest.max(found);
+            }
+        }
+        match greatest {
+            Some(timestamp_ms) => self.find_by_timestamp(timestamp_ms, upper),
+            None => Ok(None),
+        }
+    }
+
+    /// Headers of all batches from the one that holds `from`. Damage is one item; the headers
+    /// behind it follow. Reads the disk as it goes: start-up only.
+    #[must_use]
+    pub fn headers_from(self: &Arc<Self>, from: Offset) -> Headers {
+        Headers { reader: Arc::clone(self), next: from, ready: VecDeque::new(), is_done: false }
+    }
+
+    /// Bytes of all segments.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let view = self.view();
+        let each = self.segments_below(&view, self.end_offset()).map(|(segment, end)| {
+            // A file that cannot be looked at counts for nothing; reading it says why.
+            segment.extent(&self.files, end).map_or(0, |extent| extent.bytes())
+        });
+        each.sum()
+    }
+
+    pub(crate) fn set_end(&self, end: Offset) {
+        self.end.store(end.0, Ordering::Release);
+    }
+
+    pub(crate) fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the reads that run.
+    pub(crate) fn view_mut(&self) -> RwLockWriteGuard<'_, View> {
+        self.view.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_view(&self) -> Result<RwLockReadGuard<'_, View>, ReadError> {
+        let view = self.view();
+        if view.is_removed { Err(ReadError::Closed) } else { Ok(view) }
+    }
+
+    /// The segment that `from` lies in and where it ends; `None` at the log's end.
+    fn locate<'a>(
+        &self,
+        view: &'a View,
+        from: Offset,
+    ) -> Result<Option<(&'a Segment, Offset)>, ReadError> {
+        let end = self.end_offset();
+        if from < view.start || from > end {
+            let (log_start_offset, log_end_offset) = (view.start, end);
+            return Err(ReadError::OffsetOutOfRange {
+                offset: from,
+                log_start_offset,
+                log_end_offset,
+            });
+        }
+        if from == end {
+            return Ok(None);
+        }
+        let next = view.segments.partition_point(|segment| segment.base <= from);
+        let next_base = view.segments.get(next).map_or(end, |segment| segment.base);
+        match next.checked_sub(1) {
+            Some(at) => Ok(Some((&view.segments[at], next_base))),
+            None => Err(ReadError::Damaged { range: view.start..next_base }),
+        }
+    }
+
+    /// Every segment that begins below `upper`, and where it ends.
+    fn segments_below<'a>(
+        &self,
+        view: &'a View,
+        upper: Offset,
+    ) -> impl Iterator<Item = (&'a Segment, Offset)> {
+        let ends = view.segments.iter().skip(1).map(|segment| segment.base);
+        let ends = ends.chain([self.end_offset()]);
+        let segments = view.segments.iter().map(|segment| &**segment).zip(ends);
+        segments.take_while(move |(segment, _)| segment.base < upper)
+    }
+
+    fn intervals(
+        &self,
+        segment: &Segment,
+        end: Offset,
+        from: Offset,
+        max_bytes: u64,
+    ) -> Result<Vec<Interval>, ReadError> {
+        let found = segment.intervals(&self.files, end, from, max_bytes);
+        let intervals = found.map_err(|error| io_error(segment, error))?;
+        if intervals.is_empty() {
+            let extent = segment.extent(&self.files, end).map_err(|e| io_error(segment, e))?;
+            let start = if extent.end() <= from { extent.end() } else { from };
+            return Err(ReadError::Damaged { range: start..end });
+        }
+        Ok(intervals)
+    }
+
+    /// The intervals' bytes; fewer where the file ends too early.
+    fn region(&self, segment: &Segment, intervals: &[Interval]) -> Result<(Bytes, u64), ReadError> {
+        let start = intervals[0].position;
+        let len: u64 = intervals.iter().map(|interval| interval.bytes).sum();
+        let file = self.files.read(segment.log_id, &segment.log);
+        let file = file.map_err(|error| io_error(segment, error))?;
+        let mut bytes = vec![0; len as usize];
+        let mut done = 0;
+        while done < bytes.len() {
+            let read = file.read_at(&mut bytes[done..], start + done as u64);
+            match read.map_err(|error| io_error(segment, error))? {
+                0 => break,
+                some => done += some,
+            }
+        }
+        bytes.truncate(done);
+        Ok((bytes.into(), start))
+    }
+
+    fn checked(&self, bytes: &Bytes, interval: &Interval) -> Result<Batches, ReadError> {
+        let part = &bytes[..bytes.len().min(interval.bytes as usize)];
+        let Some(batches) = batches_of(part, interval) else {
+            return Err(ReadError::Damaged { range: interval.base..interval.next });
+        };
+        let whole = batches
+            .into_iter()
+            .map(|(at, facts)| (bytes.slice(at..at + facts.batch_bytes() as usize), facts));
+        Ok(whole.collect())
+    }
+
+    /// Reads a region and picks the batches wanted, as a range of it.
+    fn take(
+        &self,
+        segment: &Segment,
+        end: Offset,
+        take: &Take,
+    ) -> Result<(Bytes, Range<usize>), ReadError> {
+        let intervals = self.intervals(segment, end, take.from, take.max_bytes as u64)?;
+        let (region, start) = self.region(segment, &intervals)?;
+        let mut picked = 0..0;
+        for interval in &intervals {
+            let at = (interval.position - start) as usize;
+            let rest = region.slice(at.min(region.len())..);
+            match self.checked(&rest, interval) {
+                Ok(batches) => match take.pick(&batches, at, &mut picked) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(range) if picked.is_empty() => return Err(ReadError::Damaged { range }),
+                    Err(_) => break,
+                },
+                Err(damaged) if picked.is_empty() => return Err(damaged),
+                Err(_) => break,
+            }
+        }
+        Ok((region, picked))
+    }
+
+    /// The first batch wanted of those that end at or below `upper`, asked in order.
+    fn find(
+        &self,
+        segment: &Segment,
+        end: Offset,
+        from: Offset,
+        upper: Offset,
+        wanted: &mut dyn FnMut(&BatchHeader) -> bool,
+    ) -> Result<Option<Entry>, ReadError> {
+        let mut next = from;
+        while next < end.min(upper) {
+            let intervals = self.intervals(segment, end, next, 0)?;
+            let (bytes, _) = self.region(segment, &intervals)?;
+            for (batch, facts) in self.checked(&bytes, &intervals[0])? {
+                if facts.next_offset() > upper {
+                    return Ok(None);
+                }
+                if facts.next_offset() > from && wanted(&facts) {
+                    return entry_of(batch, &facts).map(Some);
+                }
+            }
+            next = intervals[0].next;
+        }
+        Ok(None)
+    }
+
+    /// The greatest timestamp of a segment's batches in `start..upper`. The index knows it for
+    /// whole intervals; the two that may be cut are read.
+    fn max_timestamp_in(
+        &self,
+        segment: &Segment,
+        start: Offset,
+        end: Offset,
+        upper: Offset,
+    ) -> Result<Option<i64>, ReadError> {
+        let mut greatest = None;
+        let mut next = segment.base;
+        if start <= segment.base {
+            let cut = |interval: &Interval| interval.next > upper.min(end);
+            let cut = segment.first_interval(&self.files, end, cut);
+            let extent = segment.extent(&self.files, end).map_err(|e| io_error(segment, e))?;
+            match cut.map_err(|error| io_error(segment, error))? {
+                None => return Ok(Some(extent.open.max_timestamp)),
+                Some(cut) if cut.base > segment.base => {
+                    let below = self.intervals(segment, end, cut.base.plus(-1), 0)?;
+                    greatest = Some(below[0].max_timestamp);
+                    next = cut.base;
+                }
+                Some(_) => {}
+            }
+        }
+        // None is wanted, so all are visited.
+        self.find(segment, end, next.max(start), upper, &mut |facts| {
+            greatest = greatest.max(Some(facts.max_timestamp));
+            false
+        })?;
+        Ok(greatest)
+    }
+}
+
+/// What a read is to take.
+struct Take {
+    from: Offset,
+    upper: Offset,
+    max_bytes: usize,
+    at_least_one: bool,
+}
+
+impl Take {
+    /// Adds to `picked` what is wanted of batches that start `at` bytes into the region; whether
+    /// more may follow, or the offsets of a damaged batch.
+    fn pick(
+        &self,
+        batches: &Batches,
+        at: usize,
+        picked: &mut Range<usize>,
+    ) -> Result<bool, Range<Offset>> {
+        let mut at = at;
+        for (batch, facts) in batches {
+            let start = at;
+            at += batch.len();
+            if facts.next_offset() <= self.from {
+                continue;
+            }
+            let is_first = picked.end == 0;
+            let fits = picked.len() + batch.len() <= self.max_bytes;
+            if facts.next_offset() > self.upper || !(fits || is_first && self.at_least_one) {
+                return Ok(false);
+            }
+            if !is_whole(batch, facts) {
+                return Err(facts.base_offset..facts.next_offset());
+            }
+            *picked = if is_first { start..at } else { picked.start..at };
+        }
+        Ok(true)
+    }
+}
+
+/// Headers in order of their offsets.
+#[derive(Debug)]
+pub struct Headers {
+    reader: Arc<SegmentReader>,
+    next: Offset,
+    ready: VecDeque<BatchHeader>,
+    is_done: bool,
+}
+
+impl Iterator for Headers {
+    type Item = Result<BatchHeader, ReadError>;
+
+    fn next(&mut self) -> Option<Result<BatchHeader, ReadError>> {
+        if let Some(header) = self.ready.pop_front() {
+            return Some(Ok(header));
+        }
+        if self.is_done {
+            return None;
+        }
+        match self.fill() {
+            Ok(()) => self.ready.pop_front().map(Ok),
+            Err(ReadError::Damaged { range }) => {
+                self.next = range.end;
+                Some(Err(ReadError::Damaged { range }))
+            }
+            Err(error) => {
+                self.is_done = true;
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+/// Bytes that [`Headers`] reads at once.
+const HEADERS_BYTES: usize = 1 << 20;
+
+impl Headers {
+    fn fill(&mut self) -> Result<(), ReadError> {
+        let upper = self.reader.end_offset();
+        for run in self.reader.read(self.next, upper, HEADERS_BYTES, true)? {
+            let mut rest = &run[..];
+            while let Some(header) = rest.first_chunk::<BATCH_HEADER_LEN>() {
+                let facts = BatchHeader::decode(header);
+                rest = &rest[facts.batch_bytes() as usize..];
+                self.next = facts.next_offset();
+                self.ready.push_back(facts);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn entry_of(batch: Bytes, facts: &BatchHeader) -> Result<Entry, ReadError> {
+    match batch.first_chunk::<BATCH_HEADER_LEN>() {
+        Some(header) if is_whole(&batch, facts) => {
+            let records = Bytes::copy_from_slice(&batch[BATCH_HEADER_LEN..]);
+            Ok(Entry { header: *header, records })
+        }
+        _ => Err(ReadError::Damaged { range: facts.base_offset..facts.next_offset() }),
+    }
+}
+
+fn io_error(segment: &Segment, source: io::Error) -> ReadError {
+    match class(&source) {
+        FsErrorClass::TooManyOpenFiles => ReadError::TooManyOpenFiles,
+        FsErrorClass::DiskFull | FsErrorClass::Other => {
+            ReadError::Io { path: segment.log.clone(), source }
+        }
+    }
+}
