@@ -7,6 +7,8 @@
 
 use tidelog_types::{BATCH_HEADER_LEN, BatchHeader, Offset};
 
+use crate::checksum::crc32c;
+
 /// Bytes of an entry and of the file's header.
 pub(crate) const ENTRY_BYTES: usize = 32;
 
@@ -113,7 +115,7 @@ pub(crate) fn file_header(segment_base: Offset) -> [u8; ENTRY_BYTES] {
     let mut bytes = [0; ENTRY_BYTES];
     bytes[..8].copy_from_slice(&MAGIC);
     bytes[8..16].copy_from_slice(&segment_base.0.to_le_bytes());
-    let checksum = crc32c(&bytes[..28]);
+    let checksum = crc32c(&[&bytes[..28]]);
     bytes[28..].copy_from_slice(&checksum.to_le_bytes());
     bytes
 }
@@ -130,24 +132,12 @@ pub(crate) fn entries_in(file_bytes: u64) -> u64 {
 
 /// Goes on with a checksum over headers.
 pub(crate) fn chain(so_far: u32, header: &[u8; BATCH_HEADER_LEN]) -> u32 {
-    let mut bytes = [0; BATCH_HEADER_LEN + 4];
-    bytes[..4].copy_from_slice(&so_far.to_le_bytes());
-    bytes[4..].copy_from_slice(header);
-    crc32c(&bytes)
-}
-
-/// Kafka's and our checksum.
-pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
+    crc32c(&[&so_far.to_le_bytes(), header])
 }
 
 /// Covers the entry's place too, so that an entry that strayed is not an entry.
 fn entry_checksum(entry: &[u8; ENTRY_BYTES], segment_base: Offset, ordinal: u64) -> u32 {
-    let mut bytes = [0; 28 + 16];
-    bytes[..28].copy_from_slice(&entry[..28]);
-    bytes[28..36].copy_from_slice(&segment_base.0.to_le_bytes());
-    bytes[36..].copy_from_slice(&ordinal.to_le_bytes());
-    crc32c(&bytes)
+    crc32c(&[&entry[..28], &segment_base.0.to_le_bytes(), &ordinal.to_le_bytes()])
 }
 
 #[cfg(test)]

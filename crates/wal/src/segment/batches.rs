@@ -8,8 +8,9 @@ use tidelog_types::{
 };
 
 use crate::{
+    checksum::crc32c,
     env::{File, read_exact_at},
-    index::{Interval, chain, crc32c},
+    index::{Interval, chain},
 };
 
 /// Bytes read at once while walking.
@@ -33,7 +34,7 @@ pub(crate) fn header_at(
 
 /// Whether a batch's bytes are the ones its own checksum was made of.
 pub(crate) fn is_whole(batch: &[u8], facts: &BatchHeader) -> bool {
-    crc32c(&batch[BATCH_CRC_START..]) == facts.crc
+    crc32c(&[&batch[BATCH_CRC_START..]]) == facts.crc
 }
 
 /// The batches of an interval, by header; `None` if the headers are not the ones it was made of.
