@@ -203,3 +203,142 @@ fn is_lawful_name(name: &str) -> bool {
         && ends_lawfully(bytes.last().copied())
         && bytes.iter().all(|letter| letter.is_ascii_alphanumeric() || b"-.".contains(letter))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Buf as _;
+    use kafka_protocol::{
+        messages as codec,
+        protocol::{Decodable as _, Encodable as _, HeaderVersion, Message},
+    };
+
+    use super::*;
+
+    const FEATURES: &[Feature<'static>] = &[
+        Feature { name: "metadata.version", min: 7, max: 29, finalized: Some(29) },
+        Feature { name: "group.version", min: 0, max: 1, finalized: None },
+    ];
+
+    fn header(api_version: i16) -> RequestHeader {
+        let api_key = ApiKey::ApiVersions;
+        RequestHeader { api_key, api_version, correlation_id: 5, client_id: None }
+    }
+
+    fn request(version: i16, name: &str, software_version: &str) -> Bytes {
+        let own = |text: &str| StrBytes::from_string(text.to_owned());
+        let mut request = ApiVersionsRequest::default();
+        if version >= 3 {
+            request = request
+                .with_client_software_name(own(name))
+                .with_client_software_version(own(software_version));
+        }
+        let mut body = Vec::new();
+        request.encode(&mut body, version).unwrap();
+        body.into()
+    }
+
+    /// Answers and reads the answer back; its header never has tagged fields.
+    fn answer(version: i16, body: Bytes, response_version: i16) -> ApiVersionsResponse {
+        let outgoing = respond(&header(version), body, FEATURES, 3).unwrap().unwrap();
+        let mut frame = outgoing.to_bytes();
+        assert_eq!(frame.get_i32() as usize, frame.len());
+        assert_eq!(frame.get_i32(), 5);
+        let response = ApiVersionsResponse::decode(&mut frame, response_version).unwrap();
+        assert!(frame.is_empty());
+        response
+    }
+
+    #[test]
+    fn every_served_version_is_told_the_table() {
+        for version in 0..=4 {
+            let response = answer(version, request(version, "librdkafka", "2.16.0"), version);
+            assert_eq!(response.error_code, 0);
+            let told = response.api_keys.iter().map(|api| (api.api_key, api.min_version));
+            let table = TABLE.iter().map(|api| (api.key.code(), api.advertised_min));
+            assert!(told.eq(table), "version {version}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_version_is_answered_as_version_0_with_our_range() {
+        for version in [5, 99, i16::MAX, -1] {
+            let response = answer(version, Bytes::from_static(b"who knows"), 0);
+            assert_eq!(response.error_code, ErrorCode::UnsupportedVersion.code());
+            assert_eq!(response.api_keys, vec![advertised(ApiKey::ApiVersions.api())]);
+        }
+    }
+
+    #[test]
+    fn features_are_told_from_version_3_on_and_a_lowest_level_of_0_from_4_on() {
+        for (version, supported) in [(2, 0), (3, 1), (4, 2)] {
+            let response = answer(version, request(version, "kcat", "1.7"), version);
+            assert_eq!(response.supported_features.len(), supported, "version {version}");
+            assert_eq!(response.finalized_features.len(), usize::from(version >= 3));
+            let epoch = if version >= 3 { 3 } else { -1 };
+            assert_eq!(response.finalized_features_epoch, epoch, "version {version}");
+        }
+    }
+
+    #[test]
+    fn a_client_names_itself_lawfully_or_is_refused() {
+        let cases = [
+            ("apache-kafka-java", "4.2.0", true),
+            ("a", "1", true),
+            ("", "1", false),
+            ("kafka", "", false),
+            ("-kafka", "1", false),
+            ("kafka.", "1", false),
+            ("kafka client", "1", false),
+            ("kafka_client", "1", false),
+            ("käfka", "1", false),
+        ];
+        for (name, software_version, lawful) in cases {
+            let response = answer(4, request(4, name, software_version), 4);
+            let code = if lawful { ErrorCode::None } else { ErrorCode::InvalidRequest };
+            assert_eq!(response.error_code, code.code(), "{name:?} {software_version:?}");
+        }
+    }
+
+    #[test]
+    fn the_table_is_in_order_and_each_row_is_found() {
+        assert!(TABLE.is_sorted_by_key(|api| api.key.code()));
+        for api in TABLE {
+            assert_eq!(ApiKey::from_wire(api.key.code()), Some(api.key));
+            assert_eq!(api.key.api(), api);
+            assert!(api.advertised_min <= api.served_min, "{}", api.name);
+        }
+    }
+
+    /// Versions that the codec decodes and its first flexible one. It knows Produce from 3 on, and
+    /// ListOffsets up to 10, whose fields version 11 shares.
+    fn codec_range<R: Message + HeaderVersion>() -> (i16, i16, i16) {
+        let versions = R::VERSIONS.min..=R::VERSIONS.max;
+        let flexible = versions.clone().find(|version| R::header_version(*version) == 2);
+        (*versions.start(), *versions.end(), flexible.unwrap_or(i16::MAX))
+    }
+
+    #[test]
+    fn the_table_agrees_with_the_codec() {
+        let codec = [
+            (ApiKey::Produce, codec_range::<codec::ProduceRequest>()),
+            (ApiKey::Fetch, codec_range::<codec::FetchRequest>()),
+            (ApiKey::ListOffsets, codec_range::<codec::ListOffsetsRequest>()),
+            (ApiKey::Metadata, codec_range::<codec::MetadataRequest>()),
+            (ApiKey::FindCoordinator, codec_range::<codec::FindCoordinatorRequest>()),
+            (ApiKey::ApiVersions, codec_range::<codec::ApiVersionsRequest>()),
+            (ApiKey::CreateTopics, codec_range::<codec::CreateTopicsRequest>()),
+            (ApiKey::DeleteTopics, codec_range::<codec::DeleteTopicsRequest>()),
+            (ApiKey::InitProducerId, codec_range::<codec::InitProducerIdRequest>()),
+            (ApiKey::OffsetForLeaderEpoch, codec_range::<codec::OffsetForLeaderEpochRequest>()),
+            (ApiKey::DescribeConfigs, codec_range::<codec::DescribeConfigsRequest>()),
+            (ApiKey::DescribeCluster, codec_range::<codec::DescribeClusterRequest>()),
+        ];
+        assert_eq!(codec.len(), TABLE.len());
+        for (key, (min, max, flexible_from)) in codec {
+            let api = key.api();
+            let max = if key == ApiKey::ListOffsets { max + 1 } else { max };
+            assert_eq!((api.served_min, api.max), (min, max), "{}", api.name);
+            assert_eq!(api.flexible_from, flexible_from, "{}", api.name);
+        }
+    }
+}

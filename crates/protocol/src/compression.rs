@@ -1,6 +1,6 @@
 //! Opens compressed records, up to a limit: 36 KB of zstd can become 1 GB.
 
-use std::io::Read;
+use std::io::{Read, Write as _};
 
 use bytes::Bytes;
 use tidelog_types::Compression;
@@ -57,6 +57,31 @@ pub fn decompress(
                 zstd::stream::read::Decoder::with_buffer(&input[..]).map_err(|_| malformed)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(|_| malformed)?;
             read_all(decoder, bytes_max, malformed)
+        }
+    }
+}
+
+/// Compresses records as producers do, snappy without snappy-java's framing.
+#[must_use]
+pub fn compress(codec: Compression, records: &[u8]) -> Vec<u8> {
+    let into_memory = "compressing into memory cannot fail";
+    match codec {
+        Compression::None => records.to_vec(),
+        Compression::Gzip => {
+            let level = flate2::Compression::default();
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+            encoder.write_all(records).expect(into_memory);
+            encoder.finish().expect(into_memory)
+        }
+        Compression::Snappy => snap::raw::Encoder::new().compress_vec(records).expect(into_memory),
+        Compression::Lz4 => {
+            let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+            encoder.write_all(records).expect(into_memory);
+            encoder.finish().expect(into_memory)
+        }
+        Compression::Zstd => {
+            let default_level = 0;
+            zstd::stream::encode_all(records, default_level).expect(into_memory)
         }
     }
 }
@@ -123,4 +148,85 @@ fn snappy_block(
     let written = decoder.decompress(block, &mut output[filled..]).map_err(|_| malformed)?;
     assert_eq!(written, length, "snappy fills what it announced");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CODECS: [Compression; 5] = [
+        Compression::None,
+        Compression::Gzip,
+        Compression::Snappy,
+        Compression::Lz4,
+        Compression::Zstd,
+    ];
+
+    fn xerial(pieces: &[&[u8]]) -> Bytes {
+        let mut framed = [&XERIAL_MAGIC[..], &[0, 0, 0, 1, 0, 0, 0, 1]].concat();
+        for piece in pieces {
+            let block = compress(Compression::Snappy, piece);
+            framed.extend((block.len() as i32).to_be_bytes());
+            framed.extend(block);
+        }
+        framed.into()
+    }
+
+    #[test]
+    fn the_framing_of_snappy_java_is_read() {
+        let framed = xerial(&[b"one ", b"", b"two"]);
+        assert_eq!(decompress(Compression::Snappy, &framed, 7).as_deref(), Ok(&b"one two"[..]));
+        let too_large = Err(DecompressError::TooLarge { bytes_max: 6 });
+        assert_eq!(decompress(Compression::Snappy, &framed, 6), too_large);
+        for cut in 0..framed.len() - 1 {
+            let whole_blocks = [16, 16 + 4 + 6, 16 + 4 + 6 + 4 + 1].contains(&cut);
+            let read = decompress(Compression::Snappy, &framed.slice(..cut), 100);
+            assert_eq!(read.is_ok(), whole_blocks, "{cut}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn six_bytes_of_snappy_do_not_become_4_gb() {
+        let bomb = Bytes::from_static(&[0xff, 0xff, 0xff, 0xff, 0x0f, 0]);
+        let bytes_max = 1 << 20;
+        let refused = decompress(Compression::Snappy, &bomb, bytes_max);
+        assert_eq!(refused, Err(DecompressError::TooLarge { bytes_max }));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_is_compressed_comes_back_up_to_the_limit(
+            unit: Vec<u8>,
+            repeats in 1_usize..400,
+        ) {
+            let records = unit.repeat(repeats);
+            for codec in CODECS {
+                let packed = Bytes::from(compress(codec, &records));
+                let opened = decompress(codec, &packed, records.len());
+                prop_assert_eq!(opened.as_deref(), Ok(&records[..]));
+                if let Some(bytes_max) = records.len().checked_sub(1) {
+                    let refused = decompress(codec, &packed, bytes_max);
+                    prop_assert_eq!(refused, Err(DecompressError::TooLarge { bytes_max }));
+                }
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic(noise: Vec<u8>, cut: usize, place: usize) {
+            for codec in CODECS {
+                let _ = decompress(codec, &Bytes::from(noise.clone()), 1 << 16);
+                let mut packed = compress(codec, &noise.repeat(3));
+                if !packed.is_empty() {
+                    let place = place % packed.len();
+                    packed[place] ^= 0x55;
+                    packed.truncate(packed.len() - cut % packed.len());
+                }
+                let _ = decompress(codec, &packed.into(), 1 << 16);
+            }
+        }
+    }
 }

@@ -171,3 +171,128 @@ fn check_api(api_key: i16, length: usize) -> Result<(), FrameError> {
         false => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BYTES_MAX: usize = 100 * 1024 * 1024;
+
+    fn framed(body: &[u8]) -> Vec<u8> {
+        [&(body.len() as i32).to_be_bytes(), body].concat()
+    }
+
+    fn announced(length: i32, api_key: i16) -> Vec<u8> {
+        [&length.to_be_bytes()[..], &api_key.to_be_bytes()[..]].concat()
+    }
+
+    #[test]
+    fn an_unlawful_start_is_refused() {
+        let bytes_max = BYTES_MAX;
+        let over = BYTES_MAX as i32 + 1;
+        let cases = [
+            (announced(-1, 0), FrameError::TooSmall { length: -1 }),
+            (announced(i32::MIN, 0), FrameError::TooSmall { length: i32::MIN }),
+            (announced(0, 0), FrameError::TooSmall { length: 0 }),
+            (announced(7, 18), FrameError::TooSmall { length: 7 }),
+            (announced(over, 0), FrameError::TooLarge { length: over, bytes_max }),
+            (announced(i32::MAX, 0), FrameError::TooLarge { length: i32::MAX, bytes_max }),
+            (b"GET / HTTP".to_vec(), FrameError::TooLarge { length: 0x4745_5420, bytes_max }),
+            (
+                announced(2 << 20, 18),
+                FrameError::TooLargeForApi { length: 2 << 20, api_key: 18, bytes_max: 1 << 20 },
+            ),
+            (
+                announced(9 << 20, 3),
+                FrameError::TooLargeForApi { length: 9 << 20, api_key: 3, bytes_max: 8 << 20 },
+            ),
+            (announced(9, 7), FrameError::TooLargeForApi { length: 9, api_key: 7, bytes_max: 0 }),
+        ];
+        for (bytes, error) in cases {
+            let decoded = FrameDecoder::new(BYTES_MAX).decode(&mut &bytes[..]);
+            assert_eq!(decoded, Err(error), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn an_announcement_of_100_mb_holds_little_memory() {
+        let mut decoder = FrameDecoder::new(BYTES_MAX);
+        let mut input = &announced(BYTES_MAX as i32, 0)[..];
+        assert_eq!(decoder.decode(&mut input), Ok(None));
+        assert!(decoder.held_bytes() <= EAGER_BYTES, "{}", decoder.held_bytes());
+        for arrived in [1000, 100_000, 1_000_000] {
+            let mut input = &vec![0; arrived][..];
+            assert_eq!(decoder.decode(&mut input), Ok(None));
+            let here = BYTES_MAX - decoder.wanted();
+            assert!(decoder.held_bytes() <= EAGER_BYTES.max(2 * here), "{here} arrived");
+        }
+    }
+
+    #[test]
+    fn nothing_is_held_between_frames() {
+        let mut decoder = FrameDecoder::new(BYTES_MAX);
+        assert!(decoder.body_mut().is_none());
+        let frame = framed(&[0; 100_000]);
+        assert!(decoder.decode(&mut &frame[..]).unwrap().is_some());
+        assert_eq!((decoder.held_bytes(), decoder.is_mid_frame()), (0, false));
+        assert_eq!(decoder.wanted(), START_LEN);
+    }
+
+    #[test]
+    fn a_frame_can_be_read_into_its_own_memory() {
+        let body: Vec<u8> = (0..200_000_u32).map(|place| (place / 7) as u8).collect();
+        let body = [&[0, 0][..], &body].concat();
+        let frame = framed(&body);
+        let mut decoder = FrameDecoder::new(BYTES_MAX);
+        let mut input = &frame[..START_LEN];
+        assert_eq!(decoder.decode(&mut input), Ok(None));
+        let mut rest = &frame[START_LEN..];
+        while let Some(mut room) = decoder.body_mut() {
+            let (now, later) = rest.split_at(room.remaining_mut().min(rest.len()).min(30_000));
+            room.put_slice(now);
+            rest = later;
+        }
+        assert_eq!(decoder.take_frame().as_deref(), Some(&body[..]));
+    }
+
+    proptest! {
+        #[test]
+        fn frames_come_out_as_they_went_in(
+            bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 6..300), 0..8),
+            cuts in prop::collection::vec(1_usize..100, 1..20),
+        ) {
+            let bodies: Vec<Vec<u8>> =
+                bodies.into_iter().map(|body| [&[0, 1][..], &body].concat()).collect();
+            let stream: Vec<u8> = bodies.iter().flat_map(|body| framed(body)).collect();
+            let mut decoder = FrameDecoder::new(1000);
+            let mut decoded = Vec::new();
+            let mut rest = &stream[..];
+            for cut in cuts.into_iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (mut input, later) = rest.split_at(cut.min(rest.len()));
+                rest = later;
+                while !input.is_empty() {
+                    decoded.extend(decoder.decode(&mut input).unwrap());
+                }
+            }
+            prop_assert_eq!(decoded, bodies);
+        }
+
+        #[test]
+        fn no_stream_panics(stream: Vec<u8>) {
+            let mut decoder = FrameDecoder::new(100);
+            let mut input = &stream[..];
+            while !input.is_empty() {
+                let before = input.len();
+                match decoder.decode(&mut input) {
+                    Ok(_) => prop_assert!(input.len() < before),
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+}

@@ -8,6 +8,7 @@
 //! their way out. What is served and what is advertised come from one table, [`api_versions::TABLE`].
 
 pub mod api_versions;
+pub mod batch_builder;
 pub mod compatibility;
 pub mod compression;
 pub mod error;

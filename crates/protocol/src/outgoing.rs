@@ -200,3 +200,75 @@ fn push_bytes(bytes: Bytes, chunks: &mut VecDeque<Chunk>) {
         chunks.push_back(Chunk::Bytes(bytes));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(filler: u8, records: usize) -> Entry {
+        Entry { header: [filler; BATCH_HEADER_LEN], records: vec![filler; records].into() }
+    }
+
+    fn frame(inserts: Vec<Insert>) -> Outgoing {
+        let mut plain = begin_frame(ApiKey::Fetch, 18, 7, 0);
+        plain.extend(0..100);
+        Outgoing::from_parts(plain, inserts)
+    }
+
+    #[test]
+    fn the_prefix_counts_what_follows_it() {
+        let records = RecordChunks::Entries(vec![entry(1, 10), entry(2, 0)]);
+        let outgoing = frame(vec![Insert { position: 20, records }]);
+        let bytes = outgoing.to_bytes();
+        assert_eq!(bytes[..9], [0, 0, 0, 237, 0, 0, 0, 7, 0]);
+        assert_eq!(bytes.len(), 241);
+        assert_eq!(bytes[20..81], [1; 61]);
+    }
+
+    #[test]
+    fn records_are_not_copied() {
+        let piece = Bytes::from(vec![9; 100]);
+        let records = RecordChunks::Bytes(vec![piece.clone(), Bytes::new()]);
+        let outgoing = frame(vec![Insert { position: 20, records }]);
+        let mut slices = [IoSlice::new(&[]); 8];
+        assert_eq!(outgoing.fill_io_slices(&mut slices), 3);
+        assert_eq!(slices[1].as_ptr(), piece.as_ptr());
+    }
+
+    proptest! {
+        #[test]
+        fn partial_writes_add_up_to_the_frame(
+            sizes in prop::collection::vec((0_usize..40, 0_usize..3), 0..6),
+            writes in prop::collection::vec(1_usize..90, 1..10),
+            slots in 1_usize..5,
+        ) {
+            let mut position = 9;
+            let inserts = sizes.into_iter().map(|(records, entries)| {
+                position += 10;
+                let entries = (0..entries).map(|filler| entry(filler as u8, records)).collect();
+                Insert { position, records: RecordChunks::Entries(entries) }
+            });
+            let mut outgoing = frame(inserts.collect());
+            let whole = outgoing.to_bytes();
+            let mut written = Vec::new();
+            for write in writes.into_iter().cycle() {
+                if outgoing.is_done() {
+                    break;
+                }
+                let mut slices = vec![IoSlice::new(&[]); slots];
+                let filled = outgoing.fill_io_slices(&mut slices);
+                prop_assert!(slices[..filled].iter().all(|slice| !slice.is_empty()));
+                let offered: Vec<u8> =
+                    slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
+                let write = write.min(offered.len());
+                written.extend_from_slice(&offered[..write]);
+                outgoing.advance(write);
+                prop_assert_eq!(outgoing.remaining(), whole.len() - written.len());
+            }
+            prop_assert_eq!(written, whole);
+            prop_assert_eq!(outgoing.fill_io_slices(&mut [IoSlice::new(&[])]), 0);
+        }
+    }
+}

@@ -203,11 +203,11 @@ pub fn crc(header: &[u8; BATCH_HEADER_LEN], records: &[u8]) -> u32 {
 fn check_framing(records: &Bytes) -> Result<BatchHeader, BatchError> {
     let header = records.first_chunk::<BATCH_HEADER_LEN>().ok_or(BatchError::NoBatch)?;
     let facts = BatchHeader::decode(header);
-    if facts.length < (BATCH_HEADER_LEN - BATCH_OVERHEAD_LEN) as i32 {
-        return Err(BatchError::LengthTooSmall { length: facts.length });
-    }
     if facts.magic != MAGIC {
         return Err(BatchError::Magic { magic: facts.magic });
+    }
+    if facts.length < (BATCH_HEADER_LEN - BATCH_OVERHEAD_LEN) as i32 {
+        return Err(BatchError::LengthTooSmall { length: facts.length });
     }
     match facts.batch_bytes().cmp(&(records.len() as i64)) {
         std::cmp::Ordering::Greater => Err(BatchError::NoBatch),
@@ -319,5 +319,188 @@ impl Window {
             return Ok(());
         }
         Err(BatchError::Timestamp { timestamp_ms, earliest_ms, latest_ms })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tidelog_types::{ProducerEpoch, ProducerId};
+
+    use super::*;
+    use crate::batch_builder::BatchBuilder;
+
+    const NOW_MS: i64 = 1_700_000_000_000;
+    const HOUR_MS: i64 = 3_600_000;
+
+    fn rules() -> BatchRules {
+        BatchRules {
+            batch_bytes_max: 1_048_588,
+            segment_bytes: 1 << 30,
+            timestamp_type: TimestampType::CreateTime,
+            timestamp_before_max_ms: i64::MAX,
+            timestamp_after_max_ms: HOUR_MS,
+            now_ms: NOW_MS,
+            produce_version: 13,
+        }
+    }
+
+    fn builder() -> BatchBuilder {
+        BatchBuilder::new(NOW_MS).record(NOW_MS, Some(b"key"), Some(b"value")).record(
+            NOW_MS + 5,
+            None,
+            Some(b"other"),
+        )
+    }
+
+    /// The batch with its header changed and its checksum made right again.
+    fn altered(change: impl FnOnce(&mut BatchHeader)) -> Bytes {
+        let batch = builder().build();
+        let mut facts = BatchHeader::decode(batch.first_chunk().unwrap());
+        change(&mut facts);
+        let mut header = facts.encode();
+        let records = &batch[BATCH_HEADER_LEN..];
+        let crc = crc(&header, records);
+        header[field::CRC..][..4].copy_from_slice(&crc.to_be_bytes());
+        [&header[..], records].concat().into()
+    }
+
+    #[test]
+    fn a_lawful_batch_is_taken_as_it_is() {
+        let batch = builder().build();
+        let entry = validate(batch.clone(), &rules()).unwrap();
+        assert_eq!([&entry.header[..], &entry.records].concat(), batch);
+        assert_eq!(entry.records.as_ptr(), batch[BATCH_HEADER_LEN..].as_ptr());
+    }
+
+    #[test]
+    fn a_batch_that_breaks_a_rule_is_refused_with_its_code() {
+        let batch = builder().build();
+        let twice = Bytes::from(batch.repeat(2));
+        let mut spoiled = batch.to_vec();
+        spoiled[70] ^= 1;
+        let length = batch.len() as i32 - 12;
+        let cases = [
+            (Bytes::new(), ErrorCode::InvalidRecord),
+            (batch.slice(..60), ErrorCode::InvalidRecord),
+            (batch.slice(..batch.len() - 1), ErrorCode::InvalidRecord),
+            (twice, ErrorCode::InvalidRecord),
+            (spoiled.into(), ErrorCode::CorruptMessage),
+            (altered(|h| h.magic = 1), ErrorCode::InvalidRecord),
+            (altered(|h| h.magic = 3), ErrorCode::InvalidRecord),
+            (altered(|h| h.length = 48), ErrorCode::CorruptMessage),
+            (altered(|h| h.length = -1), ErrorCode::CorruptMessage),
+            (altered(|h| h.length = i32::MAX), ErrorCode::InvalidRecord),
+            (altered(|h| h.length = length + 1), ErrorCode::InvalidRecord),
+            (altered(|h| h.length = length - 1), ErrorCode::InvalidRecord),
+            (altered(|h| h.base_offset = Offset(1)), ErrorCode::InvalidRecord),
+            (altered(|h| h.attributes = 5), ErrorCode::UnsupportedCompressionType),
+            (altered(|h| h.attributes = 7), ErrorCode::UnsupportedCompressionType),
+            (altered(|h| h.attributes = 0b10_0000), ErrorCode::InvalidRecord),
+            (altered(|h| h.records_count = 0), ErrorCode::InvalidRecord),
+            (altered(|h| h.records_count = 3), ErrorCode::InvalidRecord),
+            (altered(|h| h.records_count = i32::MIN), ErrorCode::InvalidRecord),
+            (altered(|h| h.last_offset_delta = -1), ErrorCode::InvalidRecord),
+            (altered(|h| h.last_offset_delta = i32::MAX), ErrorCode::InvalidRecord),
+            (altered(|h| h.producer_id = ProducerId(0)), ErrorCode::InvalidRecord),
+            (altered(|h| h.max_timestamp = NOW_MS + HOUR_MS + 1), ErrorCode::InvalidTimestamp),
+            (altered(|h| h.max_timestamp = i64::MAX), ErrorCode::InvalidTimestamp),
+        ];
+        for (number, (records, code)) in cases.into_iter().enumerate() {
+            let refused = validate(records, &rules()).map_err(|error| error.code());
+            assert_eq!(refused, Err(code), "case {number}");
+        }
+    }
+
+    #[test]
+    fn a_producer_without_id_may_send_any_sequence() {
+        // aiokafka sends 0, others -1.
+        for base_sequence in [-1, 0] {
+            let batch = altered(|header| header.base_sequence = base_sequence);
+            assert!(validate(batch, &rules()).is_ok(), "{base_sequence}");
+        }
+        let idempotent = builder().producer(ProducerId(7), ProducerEpoch(0), 0).build();
+        assert!(validate(idempotent, &rules()).is_ok());
+    }
+
+    #[test]
+    fn the_topics_and_the_segments_size_are_limits() {
+        let batch = builder().build();
+        let bytes = batch.len() as u64;
+        let refused = |batch_bytes_max, segment_bytes| {
+            let rules = BatchRules { batch_bytes_max, segment_bytes, ..rules() };
+            validate(batch.clone(), &rules).err().map(|error| error.code())
+        };
+        assert_eq!(refused(bytes, bytes), None);
+        assert_eq!(refused(bytes - 1, bytes - 1), Some(ErrorCode::MessageTooLarge));
+        assert_eq!(refused(bytes, bytes - 1), Some(ErrorCode::RecordListTooLarge));
+    }
+
+    #[test]
+    fn zstd_needs_version_7() {
+        let batch = builder().compressed(Compression::Zstd).build();
+        for (produce_version, allowed) in [(3, false), (6, false), (7, true), (13, true)] {
+            let rules = BatchRules { produce_version, ..rules() };
+            assert_eq!(validate(batch.clone(), &rules).is_ok(), allowed, "{produce_version}");
+        }
+    }
+
+    #[test]
+    fn the_broker_stamps_a_log_append_time_topic() {
+        let rules = BatchRules { timestamp_type: TimestampType::LogAppendTime, ..rules() };
+        let batch = altered(|header| header.max_timestamp = i64::MAX); // its bounds do not count
+        let entry = validate(batch.clone(), &rules).unwrap();
+        let facts = entry.facts();
+        assert!(facts.is_log_append_time());
+        assert_eq!(facts.max_timestamp, NOW_MS);
+        assert_eq!(facts.crc, crc(&entry.header, &entry.records));
+        let again = [&entry.header[..], &entry.records].concat();
+        assert_eq!(validate(again.into(), &rules), Err(BatchError::TimestampType));
+    }
+
+    #[test]
+    fn a_stamp_that_a_producer_forged_is_cleared_on_a_create_time_topic() {
+        let forged = altered(|header| header.attributes |= LOG_APPEND_TIME_BIT);
+        let entry = validate(forged, &rules()).unwrap();
+        assert_eq!([&entry.header[..], &entry.records].concat(), builder().build());
+        let timeless = altered(|header| {
+            header.attributes |= LOG_APPEND_TIME_BIT;
+            header.max_timestamp = NO_TIMESTAMP;
+        });
+        assert_eq!(validate(timeless, &rules()), Err(BatchError::TimestampType));
+    }
+
+    #[test]
+    fn a_finite_lower_bound_makes_every_record_count() {
+        let rules = BatchRules { timestamp_before_max_ms: HOUR_MS, ..rules() };
+        let batch = |timestamp_ms| {
+            let batch = builder().compressed(Compression::Lz4);
+            batch.record(timestamp_ms, None, None).build()
+        };
+        assert!(validate(batch(NOW_MS - HOUR_MS), &rules).is_ok());
+        let refused = validate(batch(NOW_MS - HOUR_MS - 1), &rules).map_err(|error| error.code());
+        assert_eq!(refused, Err(ErrorCode::InvalidTimestamp));
+    }
+
+    #[test]
+    fn the_checksum_is_crc_32c() {
+        assert_eq!(crc_fast::crc32_iscsi(b"123456789"), 0xe306_9283);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_and_any_flipped_bit_is_seen(
+            noise: Vec<u8>,
+            place in 0_usize..1000,
+            bit in 0..8,
+        ) {
+            let _ = validate(noise.into(), &rules());
+            let mut batch = builder().build().to_vec();
+            let place = place % batch.len();
+            batch[place] ^= 1_u8 << bit;
+            // The leader epoch is the broker's to write and outside the checksum.
+            let is_free = (field::PARTITION_LEADER_EPOCH..field::MAGIC).contains(&place);
+            prop_assert_eq!(validate(batch.into(), &rules()).is_ok(), is_free);
+        }
     }
 }

@@ -164,3 +164,119 @@ fn skip_headers(reader: &mut Reader<'_>) -> Result<(), Malformed> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tidelog_types::{BATCH_HEADER_LEN, Compression};
+
+    use super::*;
+    use crate::batch_builder::BatchBuilder;
+
+    const BYTES_MAX: usize = 1 << 20;
+
+    fn entry(batch: &Bytes) -> Entry {
+        let header = *batch.first_chunk::<BATCH_HEADER_LEN>().unwrap();
+        let mut entry = Entry { header, records: batch.slice(BATCH_HEADER_LEN..) };
+        entry.place(Offset(100), tidelog_types::LeaderEpoch(1));
+        entry
+    }
+
+    fn batch(compression: Compression, timestamps: &[i64]) -> Entry {
+        let mut builder = BatchBuilder::new(1000).compressed(compression);
+        for timestamp in timestamps {
+            builder.push(*timestamp, None, Some(b"value"));
+        }
+        entry(&builder.build())
+    }
+
+    fn raw(records: &[u8], count: i32) -> Entry {
+        let mut entry = batch(Compression::None, &[1000]);
+        let mut facts = entry.facts();
+        facts.records_count = count;
+        entry.header = facts.encode();
+        entry.records = Bytes::copy_from_slice(records);
+        entry
+    }
+
+    #[test]
+    fn every_record_is_found_in_its_place() {
+        let builder = BatchBuilder::new(1000)
+            .record(1000, Some(b"k"), Some(b"v"))
+            .record(990, None, Some(b""))
+            .record(2000, Some(b""), None);
+        let facts = |offset, timestamp_ms, has_key, has_value| RecordFacts {
+            offset: Offset(offset),
+            timestamp_ms,
+            has_key,
+            has_value,
+        };
+        let expected = vec![
+            facts(100, 1000, true, true),
+            facts(101, 990, false, true),
+            facts(102, 2000, true, false),
+        ];
+        let codecs = [Compression::None, Compression::Gzip, Compression::Snappy];
+        for codec in codecs.into_iter().chain([Compression::Lz4, Compression::Zstd]) {
+            let entry = entry(&builder.clone().compressed(codec).build());
+            let walked = Records::open(&entry, BYTES_MAX).unwrap().collect::<Result<Vec<_>, _>>();
+            assert_eq!(walked, Ok(expected.clone()), "{codec:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_found_by_its_first_record_and_the_greatest_by_its_first() {
+        let entry = batch(Compression::Lz4, &[1000, 1005, 1002, 1009, 1009, 1001]);
+        for (timestamp_ms, offset) in
+            [(0, Some(100)), (1000, Some(100)), (1001, Some(101)), (1006, Some(103)), (1010, None)]
+        {
+            let found = first_at_or_after(&entry, timestamp_ms, BYTES_MAX).unwrap();
+            assert_eq!(found.map(|record| record.offset.0), offset, "{timestamp_ms}");
+        }
+        let greatest = with_max_timestamp(&entry, BYTES_MAX).unwrap().unwrap();
+        assert_eq!((greatest.offset, greatest.timestamp_ms), (Offset(103), 1009));
+    }
+
+    #[test]
+    fn on_a_log_append_time_topic_every_record_has_the_batchs_time() {
+        let mut entry = batch(Compression::None, &[1000, 1005]);
+        let mut facts = entry.facts();
+        facts.attributes |= 0b1000;
+        facts.max_timestamp = 7777;
+        entry.header = facts.encode();
+        let walked = Records::open(&entry, BYTES_MAX).unwrap();
+        assert!(walked.map(|record| record.unwrap().timestamp_ms).eq([7777, 7777]));
+    }
+
+    #[test]
+    fn malformed_records_end_the_walk_with_one_error() {
+        // One record: length 6, attributes, deltas 0 and 0, no key, no value, no headers.
+        let lawful = [12, 0, 0, 0, 1, 1, 0];
+        let cases: [(&[u8], i32, usize); 10] = [
+            (&lawful, 1, 0),
+            (&lawful, 2, 1),                                     // too few
+            (&[lawful, lawful].concat(), 1, 1),                  // too many
+            (&lawful[..6], 1, 1),                                // cut short
+            (&[14, 0, 0, 0, 1, 1, 0, 0], 1, 1),                  // longer than its fields
+            (&[11, 0, 0, 0, 1, 1, 0], 1, 1),                     // negative length
+            (&[12, 0, 0, 0, 5, 1, 0], 1, 1),                     // key of length -3
+            (&[0xff, 0xff, 0xff, 0xff, 0x0f], 1, 1),             // huge length
+            (&[12, 0, 0, 0, 1, 1, 2], 1, 1),                     // headers that are not there
+            (&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f], 1, 1), // a varint without end
+        ];
+        for (records, count, errors) in cases {
+            let walked: Vec<_> = Records::open(&raw(records, count), BYTES_MAX).unwrap().collect();
+            let found = walked.iter().filter(|record| record.is_err()).count();
+            assert_eq!(found, errors, "{records:?}: {walked:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_records_panic_or_loop(noise: Vec<u8>, count: i32) {
+            let entry = raw(&noise, count);
+            let walked = Records::open(&entry, BYTES_MAX).unwrap().count();
+            prop_assert!(walked <= noise.len() + 1);
+        }
+    }
+}

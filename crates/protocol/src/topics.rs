@@ -13,8 +13,8 @@ use crate::{
     wire::{Reader, Writer},
 };
 
-/// What decoding Produce or Fetch may allocate beyond its share of the frame, in bytes.
-const SLACK_BYTES: usize = 64 * 1024;
+/// What decoding Produce or Fetch may allocate besides what the frame's size allows, in bytes.
+pub(crate) const SLACK_BYTES: usize = 64 * 1024;
 
 /// How a request names a topic, which its response repeats.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,8 +57,8 @@ pub(crate) struct Form {
     pub(crate) api_key: ApiKey,
     pub(crate) flexible: bool,
     pub(crate) has_ids: bool,
-    /// What the topics may take of memory for each byte of the body.
-    pub(crate) memory_factor: usize,
+    /// What the topics may take of memory.
+    pub(crate) memory_bytes_max: usize,
 }
 
 /// What a walk over the topics comes by.
@@ -82,6 +82,15 @@ impl<P> Topics<P> {
             start = *end;
             (topic, partitions)
         })
+    }
+
+    /// Memory that the vectors take, in bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        Topics::<P>::memory_bytes_of(self.topics.capacity(), self.partitions.capacity())
+    }
+
+    fn memory_bytes_of(topic_count: usize, partition_count: usize) -> usize {
+        topic_count * size_of::<(TopicRef, usize)>() + partition_count * size_of::<P>()
     }
 
     /// Reads an array of topics twice: to count, then to keep. `read` reads a partition, `keep`
@@ -127,9 +136,8 @@ impl<P> Topics<P> {
             }
             Ok(())
         })?;
-        let memory_bytes =
-            topic_count * size_of::<(TopicRef, usize)>() + partition_count * size_of::<P>();
-        if memory_bytes > form.memory_factor * body.len() + SLACK_BYTES {
+        let memory_bytes = Topics::<P>::memory_bytes_of(topic_count, partition_count);
+        if memory_bytes > form.memory_bytes_max {
             let (api, bytes) = (form.api_key.name(), body.len());
             return Err(RequestError::TooCostly { api, bytes, memory_bytes });
         }

@@ -228,6 +228,16 @@ pub(crate) trait Writer {
         self.raw(&[value as u8]);
     }
 
+    /// A zigzag number, as records carry them.
+    fn put_varlong(&mut self, value: i64) {
+        let mut zigzag = ((value << 1) ^ (value >> 63)) as u64;
+        while zigzag >= 0x80 {
+            self.raw(&[zigzag as u8 | 0x80]);
+            zigzag >>= 7;
+        }
+        self.raw(&[zigzag as u8]);
+    }
+
     /// A string, or null. What does not fit the protocol's longest string is cut off: the texts we
     /// send are sentences and host names.
     fn put_string(&mut self, flexible: bool, text: Option<&str>) {

@@ -8,7 +8,7 @@ use crate::{
     ApiKey,
     error::{Malformed, RequestError},
     header::text,
-    topics::{Form, TopicRef, Topics},
+    topics::{Form, SLACK_BYTES, TopicRef, Topics},
     wire::Reader,
 };
 
@@ -80,18 +80,19 @@ impl FetchRequest {
         assert!(ApiKey::Fetch.serves(version), "the header's version was checked");
         let mut reader = Reader::new(&body);
         let mut request = FetchRequest::decode_limits(version, &mut reader)?;
-        let form = |memory_factor| Form {
+        let flexible = ApiKey::Fetch.is_flexible(version);
+        let mut form = Form {
             api_key: ApiKey::Fetch,
-            flexible: ApiKey::Fetch.is_flexible(version),
+            flexible,
             has_ids: version >= TOPIC_ID_VERSION,
-            memory_factor,
+            memory_bytes_max: 2 * body.len() + SLACK_BYTES,
         };
-        let flexible = form(0).flexible;
         let read = |reader: &mut Reader<'_>| read_partition(version, reader);
-        request.topics = Topics::decode(form(1), &body, &mut reader, read, |kept| kept)?;
+        request.topics = Topics::decode(form, &body, &mut reader, read, |kept| kept)?;
+        form.memory_bytes_max = form.memory_bytes_max.saturating_sub(request.topics.memory_bytes());
         if version >= SESSION_VERSION {
             let read = |reader: &mut Reader<'_>| reader.int32();
-            request.forgotten = Topics::decode(form(1), &body, &mut reader, read, |kept| kept)?;
+            request.forgotten = Topics::decode(form, &body, &mut reader, read, |kept| kept)?;
         }
         if version >= RACK_VERSION {
             request.rack_id = text(body.slice(reader.required_string(flexible)?))?;

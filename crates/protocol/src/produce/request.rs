@@ -9,7 +9,7 @@ use crate::{
     ApiKey,
     error::{Malformed, RequestError},
     header::text,
-    topics::{Form, TopicRef, Topics},
+    topics::{Form, SLACK_BYTES, TopicRef, Topics},
     wire::Reader,
 };
 
@@ -55,7 +55,8 @@ impl ProduceRequest {
             api_key: ApiKey::Produce,
             flexible,
             has_ids: version >= TOPIC_ID_VERSION,
-            memory_factor: 1, // copied records may take as much again
+            // Copied records may take as much again.
+            memory_bytes_max: body.len() + SLACK_BYTES,
         };
         let topics = Topics::decode(
             form,
