@@ -124,7 +124,7 @@ fn a_partition_without_records_has_empty_records_not_null() {
 
 fn encode(request: &codec::FetchRequest, version: i16) -> Vec<u8> {
     let mut body = Vec::new();
-    request.encode(&mut body, version).unwrap();
+    request.encode(&mut body, version).expect("a sample fits its version");
     body
 }
 

@@ -119,7 +119,7 @@ fn a_small_batch_does_not_pin_a_large_frame() {
 
 fn encode(request: &codec::ProduceRequest, version: i16) -> Vec<u8> {
     let mut body = Vec::new();
-    request.encode(&mut body, version).unwrap();
+    request.encode(&mut body, version).expect("a sample fits its version");
     body
 }
 

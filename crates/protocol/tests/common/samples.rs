@@ -51,7 +51,7 @@ pub fn versions(api: ApiKey) -> impl Iterator<Item = i16> {
 pub fn encode<R: Sample>(request: &R, version: i16) -> Vec<u8> {
     let mut body = Vec::new();
     let version = if R::API == ApiKey::ListOffsets { version.min(10) } else { version };
-    request.encode(&mut body, version).unwrap();
+    request.encode(&mut body, version).expect("a sample fits its version");
     body
 }
 
