@@ -126,8 +126,8 @@ impl Segment {
         self.lock().expect("the writer's segment was opened with its extent")
     }
 
-    /// Intervals in order from the one that holds `from`, `max_bytes` together or up to the end;
-    /// none if nothing holds it.
+    /// Intervals in order from the one that holds `from`, with `max_bytes` behind that one or up to
+    /// the end; none if nothing holds it.
     pub(crate) fn intervals(
         &self,
         files: &FileCache,
@@ -220,7 +220,7 @@ impl Segment {
         };
         let Some(first) = first else { return Ok(Some(Vec::new())) };
         let mut intervals = vec![first];
-        let mut enough = max_bytes.saturating_sub(first.bytes);
+        let mut enough = max_bytes;
         for ordinal in ordinal + 1..=extent.entries {
             if enough == 0 {
                 break;

@@ -10,6 +10,9 @@ mod plan;
 mod reader;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::BTreeSet,
     io,
@@ -343,7 +346,8 @@ impl Segments {
         let fs = Arc::clone(self.files.fs());
         fs.create_dir_all(&self.dir)
             .map_err(|error| write_error("cannot create", &self.dir, error))?;
-        self.touched_dirs.extend(self.dir.ancestors().take(3).map(Path::to_owned));
+        // Its name, its topic's, and that of the directory of all topics.
+        self.touched_dirs.extend(self.dir.ancestors().take(4).map(Path::to_owned));
         let segment = self.segment(base, Some(Extent::empty(base)));
         // What a full disk left behind of an earlier attempt is not this segment.
         remove_if_there(&*fs, &segment.log)?;

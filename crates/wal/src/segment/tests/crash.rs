@@ -1,0 +1,232 @@
+//! The power fails at every call, in every life: what was checkpointed is there, and no more.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What a partition's owner does.
+#[derive(Debug, Clone)]
+enum Step {
+    /// So many batches of so many bytes.
+    Append(usize, usize),
+    /// Sync, then raise the recovery point.
+    Checkpoint,
+    /// Lower the recovery point to this share of the log, then cut.
+    Cut(f64),
+    /// Raise the log start to this share of the checkpointed log, then drop.
+    Drop(f64),
+    Reset(i64),
+    Reopen,
+    /// The power fails so many calls from now.
+    Crash(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (1..12_usize, 10..500_usize).prop_map(|(n, size)| Step::Append(n, size)),
+        1 => Just(Step::Append(1, 300_000)),
+        4 => Just(Step::Checkpoint),
+        2 => (0.0..1.0).prop_map(Step::Cut),
+        1 => (0.0..1.0).prop_map(Step::Drop),
+        1 => (0..50_i64).prop_map(Step::Reset),
+        1 => Just(Step::Reopen),
+        4 => (1..25_u64).prop_map(Step::Crash),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+/// The owner: it knows what the segments should hold, and what survives.
+struct Owner {
+    machine: MemFileSystem,
+    segments: Option<Segments>,
+    held: Vec<Entry>,
+    log_start: i64,
+    recovery_point: i64,
+    seed: u64,
+}
+
+impl Owner {
+    fn new(seed: u64) -> Owner {
+        let machine = MemFileSystem::new();
+        machine.create_dir_all(Path::new("topics")).unwrap();
+        machine.sync_dir(Path::new("")).unwrap();
+        let mut owner = Owner {
+            machine,
+            segments: None,
+            held: Vec::new(),
+            log_start: 0,
+            recovery_point: 0,
+            seed,
+        };
+        owner.open();
+        owner
+    }
+
+    fn end(&self) -> i64 {
+        self.held.last().map_or(self.log_start, |entry| entry.facts().next_offset().0)
+    }
+
+    /// Opens until nothing fails on the way; the power may.
+    fn open(&mut self) {
+        drop(self.segments.take());
+        self.held.retain(|entry| entry.facts().next_offset().0 <= self.recovery_point);
+        self.held.retain(|entry| entry.facts().next_offset().0 > self.log_start);
+        loop {
+            let files = FileCache::new(Arc::new(self.machine.clone()), 4);
+            let (to, start) = (Offset(self.recovery_point), Offset(self.log_start));
+            match Segments::open(&files, Path::new(DIR), to, start, CONFIG) {
+                Ok((segments, report)) => {
+                    assert_eq!(report, SegmentsReport::default());
+                    self.segments = Some(segments);
+                    return;
+                }
+                Err(_) => self.power_loss(),
+            }
+        }
+    }
+
+    fn power_loss(&mut self) {
+        assert!(self.machine.is_off(), "an error and no power loss");
+        self.machine.crash(self.seed);
+        self.seed += 1;
+    }
+
+    /// The base offset at or below a share of what is held from `start` on.
+    fn border(&self, share: f64, below: i64) -> i64 {
+        let at = self.log_start + ((below - self.log_start) as f64 * share) as i64;
+        let bases = self.held.iter().map(|entry| entry.facts().base_offset.0);
+        bases.filter(|base| (self.log_start..=at).contains(base)).last().unwrap_or(self.log_start)
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), SegmentError> {
+        let mut segments = self.segments.take().unwrap();
+        let done = self.try_step(&mut segments, step);
+        self.segments = Some(segments);
+        done
+    }
+
+    fn try_step(&mut self, segments: &mut Segments, step: &Step) -> Result<(), SegmentError> {
+        match step {
+            Step::Append(count, size) => {
+                let mut more = Vec::new();
+                for n in 0..*count {
+                    let end = self.end() + 2 * n as i64;
+                    more.push(batch(end, 2, *size, self.seed as u8 ^ n as u8, end % 7));
+                }
+                segments.append(&more)?;
+                self.held.extend(more);
+            }
+            Step::Checkpoint => {
+                segments.sync()?;
+                self.recovery_point = self.end();
+            }
+            Step::Cut(share) => {
+                let to = self.border(*share, self.end());
+                self.recovery_point = self.recovery_point.min(to);
+                segments.cut(Offset(to))?;
+                self.held.retain(|entry| entry.facts().base_offset.0 < to);
+            }
+            Step::Drop(share) => {
+                self.log_start = self.border(*share, self.recovery_point);
+                segments.drop_below(Offset(self.log_start))?;
+                self.held.retain(|entry| entry.facts().next_offset().0 > self.log_start);
+            }
+            Step::Reset(beyond) => {
+                let start = self.end() + beyond;
+                (self.log_start, self.recovery_point) = (start, start);
+                self.held.clear();
+                segments.reset(Offset(start))?;
+            }
+            Step::Reopen | Step::Crash(_) => {}
+        }
+        Ok(())
+    }
+
+    fn check(&self) {
+        let segments = self.segments.as_ref().unwrap();
+        assert_eq!(segments.end_offset(), Offset(self.end()));
+        assert_eq!(read_all(segments), (bytes_of(&self.held), vec![]));
+    }
+
+    fn run(&mut self, steps: &[Step]) {
+        for step in steps {
+            self.seed += 1;
+            match step {
+                Step::Crash(calls) => self.machine.crash_at(self.machine.calls() + calls),
+                Step::Reopen => self.open(),
+                _ => {
+                    if self.step(step).is_err() {
+                        self.power_loss();
+                        self.open();
+                    }
+                }
+            }
+            if !self.machine.is_off() {
+                self.check();
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..Default::default() })]
+    #[test]
+    fn what_was_checkpointed_survives_every_crash(steps in steps(), seed in 0..1_000_000_u64) {
+        Owner::new(seed).run(&steps);
+    }
+}
+
+#[test]
+fn a_crash_at_any_call_of_a_life_leaves_what_was_checkpointed() {
+    let life = [
+        Step::Append(9, 150),
+        Step::Checkpoint,
+        Step::Append(30, 100),
+        Step::Append(1, 300_000),
+        Step::Checkpoint,
+        Step::Cut(0.4),
+        Step::Append(20, 120),
+        Step::Checkpoint,
+        Step::Drop(0.6),
+        Step::Append(3, 30),
+        Step::Checkpoint,
+        Step::Reset(5),
+        Step::Append(20, 120),
+        Step::Checkpoint,
+    ];
+    let mut whole = Owner::new(0);
+    whole.run(&life);
+    let calls = whole.machine.calls();
+    assert!(calls > 60, "{calls} calls");
+    for call in 1..=calls {
+        for seed in 0..6 {
+            let mut owner = Owner::new(seed * 1000);
+            owner.machine.crash_at(call.max(owner.machine.calls() + 1));
+            owner.run(&life);
+            owner.open();
+            owner.check();
+        }
+    }
+}
+
+/// An unlink that a dead process left unsynced, and a power loss after the log went on: the file
+/// that comes back must not be taken for the log.
+#[test]
+fn a_name_that_comes_back_is_not_believed() {
+    for seed in 0..40 {
+        let machine = MemFileSystem::new();
+        drop(filled(&machine, &batches(0, 30, 100)));
+        machine.remove_file(Path::new(&log_path(24))).unwrap();
+        machine.remove_file(Path::new(&log_path(48))).unwrap();
+        machine.kill();
+        let (mut segments, _) = open_at(&machine, 0, 20);
+        let more = batches(20, 2, 90);
+        segments.append(&more).unwrap();
+        segments.sync().unwrap();
+        machine.crash(seed);
+        let (segments, report) = open_at(&machine, 0, 24);
+        assert_eq!(report, SegmentsReport::default());
+        let expected = [batches(0, 10, 100), more].concat();
+        assert_eq!(read_all(&segments), (bytes_of(&expected), vec![]), "seed {seed}");
+    }
+}
