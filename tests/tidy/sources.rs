@@ -202,8 +202,7 @@ pub fn check_assertions(files: &[Source]) -> Vec<String> {
         *counts = (counts.0 + assertions, counts.1 + lines.len());
     }
     let too_few = counted.into_iter().filter(|(_, (assertions, lines))| {
-        *lines >= ASSERTING_LINES_MIN
-            && assertions * 1_000 < lines * ASSERTIONS_PER_THOUSAND_LINES
+        *lines >= ASSERTING_LINES_MIN && assertions * 1_000 < lines * ASSERTIONS_PER_THOUSAND_LINES
     });
     too_few.map(|(name, (has, lines))| format!("{name}: {has} in {lines} lines")).collect()
 }

@@ -174,9 +174,10 @@ public final class Stock {
         fails(UnknownTopicOrPartitionException.class,
                 admin.deleteTopics(List.of("java-topic")).all());
         admin.createTopics(List.of(new NewTopic("java-topic", 1, (short) 1))).all().get();
-        TopicPartition partition = new TopicPartition("java-topic", 0);
-        var end = admin.listOffsets(Map.of(partition, OffsetSpec.latest()));
-        check(end.partitionResult(partition).get().offset() == 0, "a recreated topic is empty");
+        try (var producer = new KafkaProducer<byte[], byte[]>(producerProperties())) {
+            var first = producer.send(new ProducerRecord<>("java-topic", value(1))).get();
+            check(first.offset() == 0, "the offsets of a recreated topic start again");
+        }
     }
 
     private List<ConsumerRecord<byte[], byte[]>> readFrom(String topic, long offset, int count) {

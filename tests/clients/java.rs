@@ -1,0 +1,129 @@
+//! Kafka's own Java client, and the command line tools that come with Kafka.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use tidelog_tests::{
+    node::{Node, Options},
+    programs::{files_below, java, run},
+};
+
+#[test]
+fn the_java_client_does_what_a_service_does_on_its_first_day() {
+    let node = Node::start(Options::default());
+    let mut command = java("clients.Stock");
+    command.arg(node.bootstrap());
+    let said = run(command, "");
+    assert!(said.ends_with("all good\n"), "{said}");
+}
+
+#[test]
+fn kafkas_own_tools_create_produce_measure_consume_and_delete() {
+    let node = Node::start(Options::default());
+    let at = format!("--bootstrap-server\t{}", node.bootstrap());
+    let topics = |rest: &str| format!("kafka-topics\t{at}\t{rest}");
+    let consume = |partition: u32, rest: &str| {
+        let from = format!("--topic\ttools\t--partition\t{partition}\t{rest}");
+        format!("kafka-console-consumer\t{at}\t{from}\t--timeout-ms\t20000")
+    };
+    let says = run_tools(&[
+        (topics("--create\t--topic\ttools\t--partitions\t1"), 0),
+        (topics("--list"), 0),
+        (topics("--create\t--topic\ttools\t--partitions\t1"), 1),
+        (format!("kafka-console-producer\t{at}\t--topic\ttools\t<one\\ntwo\\nthree\\n"), 0),
+        (consume(0, "--offset\tearliest\t--max-messages\t3"), 0),
+        (consume(0, "--offset\t1\t--max-messages\t1"), 0),
+        (
+            format!(
+                "kafka-producer-perf-test\t{at}\t--topic\ttools\t--num-records\t50000\
+                 \t--record-size\t100\t--throughput\t-1"
+            ),
+            0,
+        ),
+        (format!("kafka-get-offsets\t{at}\t--topic\ttools"), 0),
+        (format!("kafka-get-offsets\t{at}\t--topic\ttools\t--time\tearliest"), 0),
+        (format!("kafka-broker-api-versions\t{at}"), 0),
+        (topics("--describe\t--topic\ttools"), 0),
+        (topics("--delete\t--topic\ttools"), 0),
+        (topics("--describe\t--topic\ttools"), 1),
+    ]);
+    assert!(says[0].contains("Created topic tools."), "{}", says[0]);
+    assert_eq!(says[1].trim(), "tools");
+    assert!(says[2].contains("already exists"), "{}", says[2]);
+    assert!(says[4].starts_with("one\ntwo\nthree\n"), "{}", says[4]);
+    assert!(says[5].starts_with("two\n"), "{}", says[5]);
+    assert!(says[6].contains("50000 records sent"), "{}", says[6]);
+    assert_eq!(says[7].trim(), "tools:0:50003");
+    assert_eq!(says[8].trim(), "tools:0:0");
+    assert!(says[9].contains("Produce(0): "), "{}", says[9]);
+    assert!(says[10].contains("PartitionCount: 1"), "{}", says[10]);
+    assert!(says[12].contains("does not exist"), "{}", says[12]);
+}
+
+#[test]
+fn kafka_dump_log_finds_every_batch_of_our_segments_valid() {
+    let node = Node::start(Options::default().small_bounds());
+    let at = format!("--bootstrap-server\t{}", node.bootstrap());
+    let codecs = ["none", "gzip", "snappy", "lz4", "zstd"];
+    let mut commands =
+        vec![(format!("kafka-topics\t{at}\t--create\t--topic\tdumped\t--partitions\t1"), 0)];
+    for codec in codecs {
+        // More than the WAL may hold, so that most of it has been spilled to segments.
+        commands.push((
+            format!(
+                "kafka-producer-perf-test\t{at}\t--topic\tdumped\t--num-records\t10000\
+                 \t--record-size\t1000\t--throughput\t-1\t--producer-props\
+                 \tcompression.type={codec}"
+            ),
+            0,
+        ));
+    }
+    run_tools(&commands);
+    let segments = segments(&node);
+    assert!(segments.len() >= 10, "only {} segments", segments.len());
+    let files = segments.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+    let dump = format!("kafka-dump-log\t--deep-iteration\t--files\t{}", files.join(","));
+    let says = run_tools(&[(dump, 0)]).remove(0);
+    let mut next_offset = 0;
+    let mut seen = BTreeMap::new();
+    for line in says.lines().filter(|line| line.starts_with("baseOffset: ")) {
+        let field = |name: &str| {
+            let rest = line.split(&format!("{name}: ")).nth(1).expect("the tool's own format");
+            rest.split(' ').next().expect("a value").to_owned()
+        };
+        assert_eq!(field("isvalid"), "true", "{line}");
+        assert_eq!(field("baseOffset"), next_offset.to_string(), "{line}");
+        next_offset = field("lastOffset").parse::<i64>().expect("an offset") + 1;
+        *seen.entry(field("compresscodec").to_lowercase()).or_insert(0) += 1;
+    }
+    assert!(next_offset > 20_000, "only {next_offset} records in segments");
+    for codec in &codecs[..3] {
+        assert!(seen.contains_key(*codec), "no {codec} batch in {seen:?}");
+    }
+}
+
+/// Runs commands of Kafka's tools in one JVM; each must end in its status. What each said.
+fn run_tools(commands: &[(String, i32)]) -> Vec<String> {
+    let input: String = commands.iter().map(|(command, _)| format!("{command}\n")).collect();
+    let said = run(java("clients.Tools"), &input);
+    let mut says = Vec::new();
+    let mut lines = String::new();
+    for line in said.lines() {
+        let Some(ending) = line.strip_prefix("== ") else {
+            lines.push_str(line);
+            lines.push('\n');
+            continue;
+        };
+        let (command, status) = &commands[says.len()];
+        let tool = command.split('\t').next().expect("a tool");
+        assert_eq!(ending, format!("{tool} {status}"), "{command}:\n{lines}");
+        says.push(std::mem::take(&mut lines));
+    }
+    assert_eq!(says.len(), commands.len(), "every tool ended: {said}");
+    says
+}
+
+/// The segment files of the one partition that has been spilled, in order of their offsets.
+fn segments(node: &Node) -> Vec<PathBuf> {
+    let files = files_below(&node.dir().join("topics"));
+    files.into_iter().filter(|path| path.extension().is_some_and(|end| end == "log")).collect()
+}

@@ -1,0 +1,91 @@
+//! Starting, stopping, and who may do so twice.
+
+use std::time::{Duration, Instant};
+
+use tidelog_tests::{
+    node::{Node, Options, PATIENCE},
+    wire::Wire,
+};
+
+#[test]
+fn a_new_broker_answers_its_first_request_quickly() {
+    let mut best = Duration::MAX;
+    for _ in 0..5 {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut node = Node::at(dir.path().join("data"), Options::default());
+        let started = Instant::now();
+        node.spawn();
+        let apis = loop {
+            if let Ok(mut wire) = Wire::connect(node.port()) {
+                break wire.api_versions().expect("an answer");
+            }
+            assert!(started.elapsed() < PATIENCE, "no answer:\n{}", node.log_text());
+            std::thread::yield_now();
+        };
+        assert!(!apis.is_empty(), "it offers something");
+        best = best.min(started.elapsed());
+    }
+    // The promise, 100 ms, is for a release build on an idle machine; this is neither.
+    eprintln!("from start to the first ApiVersions reply: {best:?}");
+    assert!(best < Duration::from_millis(300), "{best:?}");
+}
+
+#[test]
+fn a_second_process_on_the_same_directory_is_refused_and_the_first_serves_on() {
+    let first = Node::start(Options::default());
+    let mut second = Node::at(first.dir().to_owned(), Options::default().expect_log(""));
+    second.spawn();
+    let status = second.wait_for_exit(PATIENCE);
+    assert!(!status.success(), "the second one ended with {status}");
+    let said = second.log_text();
+    let dir = first.dir().display().to_string();
+    assert!(said.contains(&dir), "names the directory: {said}");
+    first.wire().api_versions().expect("the first one serves on");
+}
+
+#[test]
+fn a_busy_port_is_refused_with_its_name() {
+    let first = Node::start(Options::default());
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let listeners = format!("PLAINTEXT://{}", first.bootstrap());
+    let options = Options::default().set("listeners", &listeners).expect_log("");
+    let mut second = Node::at(dir.path().join("data"), options);
+    second.spawn();
+    assert!(!second.wait_for_exit(PATIENCE).success(), "two on one port");
+    assert!(second.log_text().contains(&first.port().to_string()), "{}", second.log_text());
+}
+
+#[test]
+fn a_setting_that_does_not_exist_is_refused_by_name() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let options = Options::default().set("num.partition", "3").expect_log("");
+    let mut node = Node::at(dir.path().join("data"), options);
+    node.spawn();
+    assert!(!node.wait_for_exit(PATIENCE).success(), "an unknown setting is an error");
+    let said = node.log_text();
+    assert!(said.contains("num.partition") && said.contains("num.partitions"), "{said}");
+}
+
+#[test]
+fn a_clean_stop_is_quick_and_closes_connections() {
+    let mut node = Node::start(Options::default());
+    let mut idle = node.wire();
+    idle.api_versions().expect("an answer");
+    let asked = Instant::now();
+    assert!(node.terminate().success(), "{}", node.log_text());
+    assert!(asked.elapsed() < Duration::from_secs(10), "took {:?}", asked.elapsed());
+    assert!(idle.receive_frame().is_err(), "the idle connection is closed");
+}
+
+#[test]
+fn topics_their_ids_and_the_cluster_id_survive_a_kill() {
+    let mut node = Node::start(Options::default());
+    let mut wire = node.wire();
+    assert_eq!(wire.create_topic("kept", &[("segment.bytes", "100000")]).expect("an answer"), 0);
+    assert_eq!(wire.create_topic("kept", &[]).expect("an answer"), 36, "exists");
+    let before = wire.describe().expect("an answer");
+    node.kill();
+    node.restart();
+    let after = node.wire().describe().expect("an answer");
+    assert_eq!(before, after);
+}

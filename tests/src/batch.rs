@@ -1,0 +1,107 @@
+//! Record batches built byte by byte, so that a test can lie in any field.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+
+/// Bytes before the first record.
+pub const HEADER_BYTES: usize = 61;
+
+/// A batch of Kafka's format 2, with the fields that tests choose.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// `-1` for a producer that is not idempotent.
+    pub producer_id: i64,
+    /// `-1` for a producer that is not idempotent.
+    pub producer_epoch: i16,
+    /// `-1` for a producer that is not idempotent.
+    pub base_sequence: i32,
+    /// Milliseconds since 1970, of every record.
+    pub timestamp_ms: i64,
+    /// One record each, without key or headers.
+    pub values: Vec<Vec<u8>>,
+}
+
+impl Batch {
+    /// Records of a producer that is not idempotent.
+    pub fn new(values: Vec<Vec<u8>>) -> Batch {
+        let timestamp_ms = 1_700_000_000_000;
+        Batch { producer_id: -1, producer_epoch: -1, base_sequence: -1, timestamp_ms, values }
+    }
+
+    /// An honest batch.
+    pub fn encode(&self) -> BytesMut {
+        let mut records = BytesMut::new();
+        for (delta, value) in (0..).zip(&self.values) {
+            put_record(&mut records, delta, value);
+        }
+        let count = i32::try_from(self.values.len()).expect("few records");
+        let mut batch = BytesMut::with_capacity(HEADER_BYTES + records.len());
+        batch.put_i64(0); // base offset
+        let length = HEADER_BYTES - 12 + records.len();
+        batch.put_i32(i32::try_from(length).expect("a small batch"));
+        batch.put_i32(-1); // leader epoch
+        batch.put_i8(2); // magic
+        batch.put_u32(0); // CRC, below
+        batch.put_i16(0); // attributes
+        batch.put_i32(count - 1);
+        batch.put_i64(self.timestamp_ms);
+        batch.put_i64(self.timestamp_ms);
+        batch.put_i64(self.producer_id);
+        batch.put_i16(self.producer_epoch);
+        batch.put_i32(self.base_sequence);
+        batch.put_i32(count);
+        batch.extend_from_slice(&records);
+        seal(&mut batch);
+        batch
+    }
+}
+
+/// Makes the CRC true of whatever the batch says now.
+pub fn seal(batch: &mut [u8]) {
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &batch[21..]);
+    let crc = u32::try_from(crc).expect("32 bits");
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+}
+
+/// Splits what a Fetch returned into whole batches: base offset and bytes.
+pub fn split(mut records: Bytes) -> Vec<(i64, Bytes)> {
+    let mut batches = Vec::new();
+    while records.len() >= HEADER_BYTES {
+        let base_offset = i64::from_be_bytes(records[..8].try_into().expect("8 bytes"));
+        let length = i32::from_be_bytes(records[8..12].try_into().expect("4 bytes"));
+        let length = 12 + usize::try_from(length).expect("a positive length");
+        if records.len() < length {
+            break;
+        }
+        batches.push((base_offset, records.split_to(length)));
+    }
+    batches
+}
+
+/// The offset after a batch's last record.
+pub fn next_offset(batch: &[u8]) -> i64 {
+    let base_offset = i64::from_be_bytes(batch[..8].try_into().expect("8 bytes"));
+    let last_delta = i32::from_be_bytes(batch[23..27].try_into().expect("4 bytes"));
+    base_offset + i64::from(last_delta) + 1
+}
+
+fn put_record(records: &mut BytesMut, offset_delta: i64, value: &[u8]) {
+    let mut body = BytesMut::new();
+    body.put_i8(0); // attributes
+    put_varint(&mut body, 0); // timestamp delta
+    put_varint(&mut body, offset_delta);
+    put_varint(&mut body, -1); // no key
+    put_varint(&mut body, value.len() as i64);
+    body.extend_from_slice(value);
+    put_varint(&mut body, 0); // no headers
+    put_varint(records, body.len() as i64);
+    records.extend_from_slice(&body);
+}
+
+fn put_varint(buffer: &mut BytesMut, value: i64) {
+    let mut zigzag = value.cast_unsigned().wrapping_shl(1) ^ (value >> 63).cast_unsigned();
+    while zigzag >= 0x80 {
+        buffer.put_u8((zigzag & 0x7f) as u8 | 0x80);
+        zigzag >>= 7;
+    }
+    buffer.put_u8(zigzag as u8);
+}
