@@ -9,11 +9,8 @@ const SCHEMA: &str = "proto/metadata.proto";
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={SCHEMA}");
     let out_dir = env::var("OUT_DIR")?;
-    let customize = Customize {
-        lite_runtime: Some(true),
-        carllerche_bytes_for_bytes: Some(true),
-        ..Customize::default()
-    };
+    // Not the lite runtime: it panics where a required field is missing.
+    let customize = Customize { carllerche_bytes_for_bytes: Some(true), ..Customize::default() };
     Codegen::new().out_dir(&out_dir).input(SCHEMA).include("proto").customize(customize).run()?;
     strip_inner_attributes(&Path::new(&out_dir).join("metadata.rs"))
 }

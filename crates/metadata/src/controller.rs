@@ -82,3 +82,101 @@ impl Controller {
         &self.image
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tidelog_types::{BrokerEpoch, BrokerId};
+
+    use super::*;
+    use crate::{
+        TopicReference,
+        controller_test::{ControllerTest, topic},
+    };
+
+    /// Something that happens to a cluster.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Create { names: Vec<String>, partitions: i32, replicas: i16, config: Option<String> },
+        Delete { name: String, by_id: bool },
+        Register { broker: i32, incarnation: u8 },
+        ProducerIds { broker: i32 },
+        Restart,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let names = prop::collection::vec("[ab][._]?[ab]?", 1..4);
+        let config = prop::option::of("(1024|2048|x)");
+        prop_oneof![
+            4 => (names, -1..5_i32, -1..4_i16, config).prop_map(
+                |(names, partitions, replicas, config)| {
+                    Step::Create { names, partitions, replicas, config }
+                }
+            ),
+            2 => ("[ab][._]?[ab]?", any::<bool>())
+                .prop_map(|(name, by_id)| Step::Delete { name, by_id }),
+            2 => (1..5_i32, 1..4_u8)
+                .prop_map(|(broker, incarnation)| Step::Register { broker, incarnation }),
+            1 => (1..5_i32).prop_map(|broker| Step::ProducerIds { broker }),
+            1 => Just(Step::Restart),
+        ]
+    }
+
+    /// Plays one step; [`ControllerTest::play`] checks that all ways lead to the same state.
+    fn play(test: &mut ControllerTest, step: Step) {
+        match step {
+            Step::Create { names, partitions, replicas, config } => {
+                let configs: Vec<_> =
+                    config.into_iter().map(|v| ("segment.bytes".to_owned(), Some(v))).collect();
+                let wanted = |name: &String| crate::CreateTopic {
+                    configs: configs.clone(),
+                    ..topic(name, partitions, replicas)
+                };
+                test.create(&names.iter().map(wanted).collect::<Vec<_>>());
+            }
+            Step::Delete { name, by_id } => {
+                let reference = match test.image.topics().get(&name) {
+                    Some(topic) if by_id => TopicReference::Id(topic.topic_id()),
+                    Some(_) | None => TopicReference::Name(name),
+                };
+                test.delete(&[reference]);
+            }
+            Step::Register { broker, incarnation } => {
+                test.register(broker, incarnation).expect("a lawful registration");
+            }
+            Step::ProducerIds { broker } => {
+                let known = test.image.cluster().broker(BrokerId(broker));
+                let epoch = known.map_or(BrokerEpoch(0), |broker| broker.broker_epoch);
+                let planned = test.controller.allocate_producer_ids(BrokerId(broker), epoch);
+                let _ = test.play(planned);
+            }
+            Step::Restart => test.restart(),
+        }
+    }
+
+    fn assert_never_back(before: &MetadataImage, after: &MetadataImage) {
+        assert!(after.producer_ids().next() >= before.producer_ids().next());
+        assert!(after.cluster().next_broker_epoch() >= before.cluster().next_broker_epoch());
+        assert!(after.features().epoch() >= before.features().epoch());
+        for topic in before.topics().iter() {
+            let Some(later) = after.topics().get_by_id(topic.topic_id()) else { continue };
+            for ((_, old), (_, new)) in topic.partitions().zip(later.partitions()) {
+                assert!(new.leader_epoch >= old.leader_epoch, "a leader epoch went back");
+                assert!(new.partition_epoch >= old.partition_epoch, "a partition epoch went back");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn replaying_is_living_through_it(steps in prop::collection::vec(step(), 1..40)) {
+            let mut test = ControllerTest::with_brokers(2);
+            for step in steps {
+                let before = Arc::clone(&test.image);
+                play(&mut test, step);
+                assert_never_back(&before, &test.image);
+            }
+        }
+    }
+}

@@ -18,6 +18,9 @@ pub mod placement;
 pub mod record;
 pub mod snapshot;
 
+#[cfg(test)]
+mod controller_test;
+
 pub use control::{
     cluster::RegisterBrokerRequest,
     producer_ids::ProducerIdBlock,

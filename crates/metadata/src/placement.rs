@@ -106,3 +106,87 @@ fn replicas(
     assert_eq!(distinct.len(), chosen.len(), "a broker holds a partition once");
     chosen
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// One case a line: brokers as `id@rack` (`!` in front: not active), partitions, replicas,
+    /// where to begin, and the replicas expected.
+    const CASES: &str = include_str!("../tests/data/placement.txt");
+
+    #[test]
+    fn replicas_are_placed_as_the_data_file_says() {
+        for line in CASES.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+            let fields: Vec<_> = line.split('|').map(str::trim).collect();
+            let [brokers, partitions, factor, first, expected] = fields[..] else {
+                panic!("five fields, not {line:?}");
+            };
+            let candidates: Vec<_> = brokers.split(' ').map(candidate).collect();
+            let [partitions, factor, first] =
+                [partitions, factor, first].map(|field| field.parse().unwrap());
+            let placed = match place(&candidates, partitions, factor, first) {
+                Ok(placed) => placed.iter().map(|ids| join(ids)).collect::<Vec<_>>().join(" "),
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(placed, expected, "{line}");
+        }
+    }
+
+    fn candidate(text: &str) -> Candidate {
+        let (id, rack) = text.trim_start_matches('!').split_once('@').unwrap();
+        Candidate {
+            broker_id: BrokerId(id.parse().unwrap()),
+            rack: (!rack.is_empty()).then(|| rack.to_owned()),
+            active: !text.starts_with('!'),
+        }
+    }
+
+    fn join(ids: &[BrokerId]) -> String {
+        ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }
+
+    fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
+        let broker = (prop::option::of("[a-c]"), prop::bool::weighted(0.8));
+        prop::collection::vec(broker, 1..9).prop_map(|brokers| {
+            let candidate =
+                |(id, (rack, active))| Candidate { broker_id: BrokerId(id), rack, active };
+            (0..).zip(brokers).map(candidate).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn leaders_are_active_spread_evenly_and_racks_are_used_first(
+            candidates in candidates(), partitions in 1_usize..50, factor in 1_usize..6,
+            first in 0_usize..1000,
+        ) {
+            let active: Vec<_> = candidates.iter().filter(|c| c.active).collect();
+            let placed = match place(&candidates, partitions, factor, first) {
+                Ok(placed) => placed,
+                Err(_) => {
+                    prop_assert!(factor > candidates.len() || active.is_empty());
+                    return Ok(());
+                }
+            };
+            let mut leads: BTreeMap<BrokerId, usize> = active.iter().map(|c| (c.broker_id, 0)).collect();
+            let racks: BTreeSet<_> = active.iter().map(|c| &c.rack).collect();
+            for replicas in &placed {
+                prop_assert_eq!(replicas.len(), factor);
+                *leads.get_mut(&replicas[0]).expect("a leader is active") += 1;
+                let used: BTreeSet<_> = candidates
+                    .iter()
+                    .filter(|c| c.active && replicas.contains(&c.broker_id))
+                    .map(|c| &c.rack)
+                    .collect();
+                prop_assert_eq!(used.len(), factor.min(racks.len()));
+            }
+            let (least, most) = (leads.values().min().unwrap(), leads.values().max().unwrap());
+            prop_assert!(most - least <= 1, "{:?}", leads);
+        }
+    }
+}

@@ -74,3 +74,33 @@ fn check_frame(bytes: &Bytes) -> Result<Bytes, DecodeError> {
 fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller_test::{ControllerTest, topic};
+
+    #[test]
+    fn any_flipped_bit_is_noticed() {
+        let mut test = ControllerTest::with_brokers(2);
+        test.create(&[topic("one", 2, 2)]);
+        let bytes = encode(&test.image).to_vec();
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&Bytes::from(damaged)).is_err(), "bit {bit}");
+        }
+        for end in 0..bytes.len() {
+            assert!(decode(&Bytes::copy_from_slice(&bytes[..end])).is_err(), "{end} bytes");
+        }
+        assert_eq!(decode(&Bytes::from(bytes)).as_ref(), Ok(test.image.as_ref()));
+    }
+
+    #[test]
+    fn a_snapshot_of_a_later_release_is_refused() {
+        let mut bytes = encode(&MetadataImage::default()).to_vec();
+        bytes[5] = 2;
+        let refused = DecodeError::UnknownVersion { found: 2, newest: 1 };
+        assert_eq!(decode(&Bytes::from(bytes)), Err(refused));
+    }
+}

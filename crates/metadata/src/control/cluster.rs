@@ -155,3 +155,92 @@ fn new_lead(
         ..PartitionChange::new(topic_id, number, partition_epoch)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidelog_types::ErrorCode;
+
+    use super::*;
+    use crate::controller_test::{CLUSTER, ControllerTest, registration, topic};
+
+    #[test]
+    fn a_new_incarnation_gets_a_new_broker_epoch_and_new_leader_epochs_in_one_entry() {
+        let mut test = ControllerTest::with_brokers(2);
+        test.create(&[topic("one", 2, 1), topic("two", 2, 2)]);
+        let before = test.controller.image().clone();
+        let planned = test.controller.register_broker(&registration(1, 2));
+        assert!(matches!(planned.records[0], MetadataRecord::RegisterBroker(_)));
+        assert_eq!(test.play(planned), Ok(BrokerEpoch(2)));
+        for topic in before.topics().iter() {
+            for (number, old) in topic.partitions() {
+                let risen = i32::from(old.leader == Some(BrokerId(1)));
+                let new = test.partition(topic.name(), number);
+                assert_eq!(new.leader_epoch, LeaderEpoch(old.leader_epoch.0 + risen));
+                assert_eq!(new.partition_epoch, PartitionEpoch(old.partition_epoch.0 + risen));
+                assert_eq!((new.leader, &new.isr), (old.leader, &old.isr));
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_incarnation_asking_again_changes_nothing() {
+        let mut test = ControllerTest::with_brokers(1);
+        test.create(&[topic("one", 3, 1)]);
+        let again = test.controller.register_broker(&registration(1, 1));
+        assert_eq!((again.records.len(), again.response), (0, Ok(BrokerEpoch(0))));
+        let mut moved = registration(1, 1);
+        moved.endpoints[0].port = 9093;
+        let planned = test.controller.register_broker(&moved);
+        assert_eq!((planned.records.len(), &planned.response), (1, &Ok(BrokerEpoch(0))));
+        test.play(planned).expect("its own epoch");
+        assert_eq!(test.partition("one", 0).leader_epoch, LeaderEpoch(0));
+    }
+
+    #[test]
+    fn a_broker_that_returns_leads_what_waits_for_it() {
+        let mut test = ControllerTest::with_brokers(1);
+        test.create(&[topic("one", 1, 1)]);
+        let mut change = PartitionChange::new(test.topic_id("one"), 0, PartitionEpoch(1));
+        (change.leader, change.leader_epoch) = (Some(None), Some(LeaderEpoch(1)));
+        let records = vec![MetadataRecord::PartitionChange(change)];
+        test.play(ControllerResult { records, response: () });
+        assert_eq!(test.partition("one", 0).leader, None);
+        test.register(1, 2).expect("a lawful registration");
+        let partition = test.partition("one", 0);
+        assert_eq!((partition.leader, partition.leader_epoch), (Some(BrokerId(1)), LeaderEpoch(2)));
+    }
+
+    #[test]
+    fn a_broker_epoch_is_never_given_out_twice() {
+        let mut test = ControllerTest::with_brokers(2);
+        let (broker_id, broker_epoch) = (BrokerId(2), BrokerEpoch(1));
+        let records = vec![MetadataRecord::UnregisterBroker { broker_id, broker_epoch }];
+        test.play(ControllerResult { records, response: () });
+        test.restart();
+        assert_eq!(test.register(2, 1), Ok(BrokerEpoch(2)));
+    }
+
+    #[test]
+    fn a_registration_that_does_not_fit_the_cluster_is_refused() {
+        let mut unset = ControllerTest::empty();
+        assert_eq!(unset.register(1, 1), Err(ControllerError::NotBootstrapped));
+
+        let test = ControllerTest::with_brokers(1);
+        let right = || registration(2, 1);
+        let other_cluster = RegisterBrokerRequest { cluster_id: Uuid([1; 16]), ..right() };
+        let negative = RegisterBrokerRequest { broker_id: BrokerId(-1), ..right() };
+        let nobody = RegisterBrokerRequest { incarnation_id: Uuid::ZERO, ..right() };
+        let old = RegisterBrokerRequest { features: vec![], ..right() };
+        for (request, code) in [
+            (other_cluster, ErrorCode::InconsistentClusterId),
+            (negative, ErrorCode::InvalidRequest),
+            (nobody, ErrorCode::InvalidRequest),
+            (old, ErrorCode::UnsupportedVersion),
+        ] {
+            let planned = test.controller.register_broker(&request);
+            assert_eq!(planned.records, vec![]);
+            assert_eq!(planned.response.map_err(|error| error.error_code()), Err(code));
+        }
+        assert_eq!(test.image.cluster().cluster_id(), Some(CLUSTER));
+    }
+}

@@ -57,3 +57,22 @@ impl Controller {
         ControllerResult { records: records.collect(), response: () }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller_test::{CLUSTER, ControllerTest};
+
+    #[test]
+    fn a_new_cluster_begins_with_its_feature_levels_once() {
+        let mut test = ControllerTest::empty();
+        let planned = test.controller.bootstrap(CLUSTER);
+        let level = MetadataRecord::FeatureLevel { name: METADATA_FEATURE.to_owned(), level: 1 };
+        let cluster = MetadataRecord::Cluster { cluster_id: CLUSTER };
+        assert_eq!(planned.records, [level, cluster]);
+        test.play(planned);
+        assert_eq!(test.image.features().iter().collect::<Vec<_>>(), [(METADATA_FEATURE, 1)]);
+        assert_eq!(test.image.features().level("transaction.version"), 0);
+        assert_eq!(test.controller.bootstrap(CLUSTER).records, vec![]);
+    }
+}

@@ -140,7 +140,7 @@ fn partition_change(change: &PartitionChange) -> proto::PartitionChange {
     out.set_partition(change.partition);
     out.set_partition_epoch(change.partition_epoch.0);
     change.leader_epoch.into_iter().for_each(|epoch| out.set_leader_epoch(epoch.0));
-    for leader in change.leader {
+    if let Some(leader) = change.leader {
         let out = out.mut_leader();
         leader.into_iter().for_each(|leader| out.set_broker_id(leader.0));
     }
@@ -150,10 +150,10 @@ fn partition_change(change: &PartitionChange) -> proto::PartitionChange {
     change.last_known_elr.iter().for_each(|list| out.set_last_known_elr(broker_ids(list)));
     change.adding_replicas.iter().for_each(|list| out.set_adding_replicas(broker_ids(list)));
     change.removing_replicas.iter().for_each(|list| out.set_removing_replicas(broker_ids(list)));
-    for state in change.leader_recovery_state {
+    if let Some(state) = change.leader_recovery_state {
         out.set_leader_recovery_state(state as i32);
     }
-    for directories in &change.directories {
+    if let Some(directories) = &change.directories {
         out.mut_directories().set_ids(directories.iter().map(uuid).collect());
     }
     out

@@ -4,6 +4,8 @@ mod codec;
 mod decode;
 mod encode;
 mod proto;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

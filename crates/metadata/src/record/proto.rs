@@ -3,6 +3,7 @@
 #![allow(
     clippy::all,
     clippy::unwrap_used,
+    mismatched_lifetime_syntaxes,
     missing_docs,
     nonstandard_style,
     trivial_casts,

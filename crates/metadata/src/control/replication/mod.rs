@@ -3,6 +3,8 @@
 mod create;
 mod delete;
 mod name;
+#[cfg(test)]
+mod tests;
 
 pub use create::PARTITIONS_PER_REQUEST_MAX;
 pub use create::{CreateTopic, CreateTopicResult, CreatedTopic, ReplicaAssignment};
