@@ -5,6 +5,8 @@
 
 #[cfg(any(test, feature = "test-fs"))]
 pub mod fault;
+#[cfg(any(test, feature = "held"))]
+pub mod held;
 #[cfg(any(test, feature = "test-fs"))]
 pub mod mem;
 pub mod sched;

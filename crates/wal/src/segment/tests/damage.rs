@@ -2,8 +2,10 @@
 
 use super::*;
 
+type Survey = (Vec<(i64, Vec<u8>)>, Vec<Range<i64>>);
+
 /// Every batch that a reader hands out, by base offset, and the ranges that it calls damaged.
-fn survey(segments: &Segments) -> (Vec<(i64, Vec<u8>)>, Vec<Range<i64>>) {
+fn survey(segments: &Segments) -> Survey {
     let (bytes, damaged) = read_all(segments);
     let mut found = Vec::new();
     let mut rest = &bytes[..];

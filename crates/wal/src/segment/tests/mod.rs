@@ -1,5 +1,7 @@
 //! What the segments promise, over a machine in memory.
 
+#![allow(clippy::single_range_in_vec_init, reason = "lists of ranges are what is compared")]
+
 mod crash;
 mod damage;
 
