@@ -1,6 +1,11 @@
 //! What can go wrong, by what the caller can do about it.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use tidelog_wal::error::Fatal;
 
 /// Why a Raft node did not start, or did not stop cleanly.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +21,7 @@ pub enum RaftError {
         reason: String,
     },
     /// The file system refused.
-    #[error("{doing} {}", path.display())]
+    #[error("{doing} {}: {source}", path.display())]
     Io {
         /// What was being done.
         doing: &'static str,
@@ -61,28 +66,20 @@ pub enum ProposeError {
     Stopped,
 }
 
-/// An error that ends the process: what the disk dropped cannot be asked for again.
-#[derive(Debug, thiserror::Error)]
-#[error("{doing} {}", path.display())]
-pub struct Fatal {
-    /// What was being done.
-    pub doing: &'static str,
-    /// To what.
-    pub path: PathBuf,
-    /// Why it failed.
-    #[source]
-    pub source: io::Error,
-}
+impl RaftError {
+    /// A failed call on a file while starting.
+    pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> RaftError {
+        RaftError::Io { doing, path: path.to_owned(), source }
+    }
 
-impl Fatal {
-    /// A failed call on a file.
-    pub(crate) fn new(doing: &'static str, path: &std::path::Path, source: io::Error) -> Fatal {
-        Fatal { doing, path: path.to_owned(), source }
+    /// Bytes that no crash explains.
+    pub(crate) fn damaged(path: &Path, position: u64, reason: impl Into<String>) -> RaftError {
+        RaftError::Damaged { path: path.to_owned(), position, reason: reason.into() }
     }
 }
 
 impl From<Fatal> for RaftError {
     fn from(fatal: Fatal) -> RaftError {
-        RaftError::Io { doing: fatal.doing, path: fatal.path, source: fatal.source }
+        RaftError::Io { doing: fatal.what, path: fatal.path, source: fatal.source }
     }
 }

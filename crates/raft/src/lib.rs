@@ -19,7 +19,7 @@ pub mod metrics;
 pub mod transport;
 
 pub use config::{RaftConfig, RaftSettings};
-pub use error::{Fatal, ProposeError, RaftError};
+pub use error::{ProposeError, RaftError};
 pub use handle::{Event, RaftHandle, RaftStatus, Report, Role};
 pub use metrics::RaftMetrics;
 pub use raft::eraftpb;

@@ -1,0 +1,146 @@
+//! Snapshot files: the whole state machine at one index, durable before anything refers to it.
+//!
+//! A file is written beside, synced, renamed, and its directory synced; only then does the log get
+//! the marker that names it. A file without a marker is left over from a crash.
+
+use std::{
+    io::{self, IoSlice},
+    path::{Path, PathBuf},
+};
+
+use bytes::{Buf as _, BufMut as _, Bytes};
+use protobuf::Message as _;
+use raft::eraftpb::{ConfState, Snapshot};
+use tidelog_wal::env::{Caching, FileSystem, Open, read_exact_at, write_all_at};
+
+use crate::{error::RaftError, log::SnapshotMeta};
+
+/// `TIDERSN1`: the first eight bytes of a snapshot file.
+const MAGIC: &[u8; 8] = b"TIDERSN1";
+/// Length of the fixed part in front.
+const HEADER_LEN: usize = 48;
+const EXTENSION: &str = "snapshot";
+const UNFINISHED: &str = "tmp";
+
+/// Where the snapshot of an index lies.
+pub(crate) fn path(dir: &Path, index: u64) -> PathBuf {
+    dir.join(format!("{index:020}.{EXTENSION}"))
+}
+
+/// Writes a snapshot so that it survives anything from the moment this returns.
+///
+/// # Errors
+/// As the file system says. Whether an error ends the process is the caller's to say.
+pub(crate) fn write(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    group: u32,
+    meta: &SnapshotMeta,
+    data: &[u8],
+) -> io::Result<()> {
+    assert!(meta.index > 0, "index 0 is the empty state and has no file");
+    let path = path(dir, meta.index);
+    let unfinished = path.with_extension(UNFINISHED);
+    let head = encode_head(group, meta, data);
+    let file = fs.open(&unfinished, Open::CreateOrOpen, Caching::Buffered)?;
+    file.set_len((head.len() + data.len()) as u64)?;
+    write_all_at(&*file, &mut [IoSlice::new(&head), IoSlice::new(data)], 0)?;
+    file.sync()?;
+    fs.rename(&unfinished, &path)?;
+    fs.sync_dir(dir)
+}
+
+/// Reads the snapshot that a marker names.
+///
+/// # Errors
+/// [`RaftError::Damaged`] where the file is not what the marker says, or is not there.
+pub(crate) fn read(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    group: u32,
+    meta: &SnapshotMeta,
+) -> Result<Snapshot, RaftError> {
+    let path = path(dir, meta.index);
+    let bytes = read_file(fs, &path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => RaftError::damaged(&path, 0, "the log names it, it is missing"),
+        _ => RaftError::io("cannot read", &path, error),
+    })?;
+    let (found, data) = decode(bytes, group).ok_or_else(|| {
+        RaftError::damaged(&path, 0, "the snapshot's checksum or layout is wrong")
+    })?;
+    if found != *meta {
+        return Err(RaftError::damaged(&path, 0, "the snapshot is not the one the log names"));
+    }
+    let mut snapshot = Snapshot { data, ..Snapshot::default() };
+    let metadata = snapshot.mut_metadata();
+    metadata.index = meta.index;
+    metadata.term = meta.term;
+    metadata.set_conf_state(meta.conf_state.clone());
+    Ok(snapshot)
+}
+
+/// Removes every snapshot file but the one of `index`, and what a crash left unfinished. The
+/// removal needs no sync: what comes back after a crash is removed by the next one.
+///
+/// # Errors
+/// As the file system says.
+pub(crate) fn remove_others(fs: &dyn FileSystem, dir: &Path, index: u64) -> io::Result<()> {
+    let keep = path(dir, index);
+    for path in fs.list(dir)? {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if path != keep && matches!(extension, Some(EXTENSION | UNFINISHED)) {
+            fs.remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn read_file(fs: &dyn FileSystem, path: &Path) -> io::Result<Bytes> {
+    let file = fs.open(path, Open::Read, Caching::Buffered)?;
+    let mut bytes = vec![0; file.len()? as usize];
+    read_exact_at(&*file, &mut bytes, 0)?;
+    Ok(bytes.into())
+}
+
+/// Everything in front of the data.
+fn encode_head(group: u32, meta: &SnapshotMeta, data: &[u8]) -> Vec<u8> {
+    let members = meta.conf_state.write_to_bytes().expect("writing to memory cannot fail");
+    let mut head = Vec::with_capacity(HEADER_LEN + members.len());
+    head.put_slice(MAGIC);
+    head.put_u32_le(group);
+    head.put_u32_le(u32::try_from(members.len()).expect("a group has fewer members"));
+    head.put_u64_le(meta.index);
+    head.put_u64_le(meta.term);
+    head.put_u64_le(data.len() as u64);
+    let mut crc = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+    crc.update(&members);
+    crc.update(data);
+    head.put_u32_le(crc.finalize() as u32);
+    head.put_u32_le(crc_fast::crc32_iscsi(&head));
+    assert!(head.len() == HEADER_LEN, "the header's layout is fixed");
+    head.put_slice(&members);
+    head
+}
+
+fn decode(mut bytes: Bytes, group: u32) -> Option<(SnapshotMeta, Bytes)> {
+    let header = bytes.get(..HEADER_LEN)?;
+    let crc_at = HEADER_LEN - 4;
+    let header_crc = crc_fast::crc32_iscsi(&header[..crc_at]);
+    if &header[..8] != MAGIC || header[crc_at..] != header_crc.to_le_bytes() {
+        return None;
+    }
+    bytes.advance(8);
+    let found_group = bytes.get_u32_le();
+    let members_len = bytes.get_u32_le() as usize;
+    let (index, term, data_len) = (bytes.get_u64_le(), bytes.get_u64_le(), bytes.get_u64_le());
+    let body_crc = bytes.get_u32_le();
+    bytes.advance(4);
+    let expected = (members_len as u64).checked_add(data_len)?;
+    let is_whole = found_group == group && bytes.len() as u64 == expected;
+    if !is_whole || crc_fast::crc32_iscsi(&bytes) != body_crc {
+        return None;
+    }
+    let members = bytes.split_to(members_len);
+    let conf_state = ConfState::parse_from_carllerche_bytes(&members).ok()?;
+    Some((SnapshotMeta { index, term, conf_state }, bytes))
+}
