@@ -53,11 +53,12 @@ impl EntryCache {
         self.bytes
     }
 
-    /// Bytes that the entries above `applied` hold. The window ends where the log does, and what
-    /// is not applied is short, so this counts from the end.
+    /// Bytes that the entries above `applied` hold.
     pub(crate) fn bytes_above(&self, applied: u64) -> u64 {
-        let above = self.next.saturating_sub(applied + 1) as usize;
-        self.entries.iter().rev().take(above).map(entry_bytes).sum()
+        let above = self.next.saturating_sub(applied + 1).min(self.entries.len() as u64);
+        let below = self.entries.len() - above as usize;
+        let end = self.encoded_ends.back().copied().unwrap_or(self.encoded_start);
+        end - self.encoded_before(below) + above * size_of::<Entry>() as u64
     }
 
     /// Adds entries, cutting what was there from the first one's index on.
@@ -117,14 +118,18 @@ impl EntryCache {
         }
         assert!(low < high && high <= self.next, "a range that the log does not have");
         let from = (low - self.first()) as usize;
-        let before = match from {
-            0 => self.encoded_start,
-            _ => self.encoded_ends[from - 1],
-        };
-        let limit = before.saturating_add(max_size.unwrap_or(u64::MAX));
+        let limit = self.encoded_before(from).saturating_add(max_size.unwrap_or(u64::MAX));
         let fit = self.encoded_ends.partition_point(|end| *end <= limit);
         let to = fit.clamp(from + 1, (high - self.first()) as usize);
         Some(self.entries.range(from..to).cloned().collect())
+    }
+
+    /// Encoded size of everything before the entry at `place` in the window.
+    fn encoded_before(&self, place: usize) -> u64 {
+        match place {
+            0 => self.encoded_start,
+            _ => self.encoded_ends[place - 1],
+        }
     }
 
     fn pop_front(&mut self) {
@@ -147,7 +152,8 @@ mod tests {
     use super::*;
 
     fn entries(range: std::ops::RangeInclusive<u64>, data_bytes: usize) -> Vec<Entry> {
-        let entry = |index| Entry { index, term: 1, data: vec![7; data_bytes].into(), ..Entry::default() };
+        let entry =
+            |index| Entry { index, term: 1, data: vec![7; data_bytes].into(), ..Entry::default() };
         range.map(entry).collect()
     }
 
@@ -212,7 +218,8 @@ mod tests {
     fn bytes_above_counts_only_what_is_not_applied() {
         let mut cache = EntryCache::new(0, u64::MAX, usize::MAX);
         cache.append(&entries(1..=4, 100));
-        let one = entry_bytes(&entries(1..=1, 100)[0]);
+        let entry = &entries(1..=1, 100)[0];
+        let one = u64::from(entry.compute_size()) + size_of::<Entry>() as u64;
         assert_eq!([0, 2, 4].map(|i| cache.bytes_above(i)), [4 * one, 2 * one, 0]);
     }
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tidelog_wal::error::Fatal;
+use tidelog_wal::{WalError, error::Fatal};
 
 /// Why a Raft node did not start, or did not stop cleanly.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,9 @@ pub enum RaftError {
         #[source]
         source: io::Error,
     },
+    /// The files of the log could not be opened or created.
+    #[error(transparent)]
+    Files(WalError),
     /// The configuration cannot work.
     #[error("the Raft configuration cannot work: {0}")]
     Config(String),
@@ -59,6 +62,14 @@ pub enum ProposeError {
         /// Bytes proposed and not applied.
         waiting: u64,
         /// The bound, `raft.entries.memory.bytes`.
+        limit: u64,
+    },
+    /// No log file has room for it: propose less at once.
+    #[error("an entry of {bytes} bytes does not fit a file of the Raft log; at most {limit} do")]
+    TooLarge {
+        /// The proposal's size.
+        bytes: u64,
+        /// The most that a file with `raft.segment.bytes` takes.
         limit: u64,
     },
     /// The node is stopping.

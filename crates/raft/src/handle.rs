@@ -122,8 +122,11 @@ impl RaftHandle {
     pub fn propose(&self, term: u64, data: Bytes, ticket: u64) -> Result<(), ProposeError> {
         assert!(!data.is_empty(), "an empty entry is Raft's own and is never handed out");
         self.may_propose(term)?;
-        self.reserve(data.len() as u64)?;
-        let bytes = data.len() as u64;
+        let (bytes, limit) = (data.len() as u64, self.shared.entry_bytes_max);
+        if bytes > limit {
+            return Err(ProposeError::TooLarge { bytes, limit });
+        }
+        self.reserve(bytes)?;
         let proposal = Proposal { term, data, ticket, at: Instant::now() };
         match self.shared.proposals.try_send(Command::Propose(proposal)) {
             Ok(()) => {}
@@ -278,6 +281,7 @@ pub(crate) struct Shared {
     pub(crate) queued_bytes: AtomicU64,
     pub(crate) unapplied_bytes: AtomicU64,
     pub(crate) waiting_bytes_max: u64,
+    pub(crate) entry_bytes_max: u64,
     pub(crate) messages_dropped: AtomicU64,
     pub(crate) status: Mutex<RaftStatus>,
     pub(crate) stop: AtomicBool,
@@ -295,7 +299,8 @@ pub(crate) struct Inbox {
 }
 
 impl Shared {
-    pub(crate) fn new(waiting_bytes_max: u64, status: RaftStatus) -> (Arc<Shared>, Inbox) {
+    /// `limits`: bytes that may wait to be applied, and bytes of one entry.
+    pub(crate) fn new(limits: (u64, u64), status: RaftStatus) -> (Arc<Shared>, Inbox) {
         let (proposals, proposals_in) = bounded(PROPOSALS_MAX);
         let (messages, messages_in) = bounded(MESSAGES_MAX);
         let (reports, reports_in) = bounded(REPORTS_MAX);
@@ -309,7 +314,8 @@ impl Shared {
             persisted: AtomicU64::new(0),
             queued_bytes: AtomicU64::new(0),
             unapplied_bytes: AtomicU64::new(0),
-            waiting_bytes_max,
+            waiting_bytes_max: limits.0,
+            entry_bytes_max: limits.1,
             messages_dropped: AtomicU64::new(0),
             status: Mutex::new(status),
             stop: AtomicBool::new(false),

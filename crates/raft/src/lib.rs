@@ -11,11 +11,20 @@
 //! * `entries` never answers an empty list for a range that is not empty, and never `Unavailable`.
 //! * Every queue has an end, and every thread body is a `step()` that a simulator can drive.
 
+mod cold_reads;
 pub mod config;
+mod driver;
+mod entry_cache;
 pub mod error;
 pub mod handle;
+mod log;
 mod logger;
 pub mod metrics;
+mod node;
+mod snapshot;
+mod start;
+mod storage;
+mod terms;
 pub mod transport;
 
 pub use config::{RaftConfig, RaftSettings};
@@ -23,4 +32,5 @@ pub use error::{ProposeError, RaftError};
 pub use handle::{Event, RaftHandle, RaftStatus, Report, Role};
 pub use metrics::RaftMetrics;
 pub use raft::eraftpb;
+pub use start::RaftNode;
 pub use transport::{ChannelTransport, Envelope, NoTransport, Transport};

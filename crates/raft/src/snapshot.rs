@@ -6,12 +6,16 @@
 use std::{
     io::{self, IoSlice},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use protobuf::Message as _;
 use raft::eraftpb::{ConfState, Snapshot};
-use tidelog_wal::env::{Caching, FileSystem, Open, read_exact_at, write_all_at};
+use tidelog_wal::{
+    env::{Caching, File, FileSystem, Open, read_exact_at, write_all_at},
+    error::{Fatal, FsErrorClass, class},
+};
 
 use crate::{error::RaftError, log::SnapshotMeta};
 
@@ -27,27 +31,34 @@ pub(crate) fn path(dir: &Path, index: u64) -> PathBuf {
     dir.join(format!("{index:020}.{EXTENSION}"))
 }
 
-/// Writes a snapshot so that it survives anything from the moment this returns.
+/// Writes a snapshot so that it survives anything from the moment this returns. `false`: the disk
+/// is full, and nothing is left behind.
 ///
 /// # Errors
-/// As the file system says. Whether an error ends the process is the caller's to say.
+/// Any error but a full disk ends the process.
 pub(crate) fn write(
     fs: &dyn FileSystem,
     dir: &Path,
     group: u32,
     meta: &SnapshotMeta,
     data: &[u8],
-) -> io::Result<()> {
+) -> Result<bool, Fatal> {
     assert!(meta.index > 0, "index 0 is the empty state and has no file");
     let path = path(dir, meta.index);
     let unfinished = path.with_extension(UNFINISHED);
-    let head = encode_head(group, meta, data);
-    let file = fs.open(&unfinished, Open::CreateOrOpen, Caching::Buffered)?;
-    file.set_len((head.len() + data.len()) as u64)?;
-    write_all_at(&*file, &mut [IoSlice::new(&head), IoSlice::new(data)], 0)?;
-    file.sync()?;
-    fs.rename(&unfinished, &path)?;
-    fs.sync_dir(dir)
+    let file = match write_unfinished(fs, &unfinished, &encode_head(group, meta, data), data) {
+        Ok(file) => file,
+        Err(error) if class(&error) == FsErrorClass::DiskFull => {
+            // What is left of it only takes space; the next start removes it as well.
+            let _ = fs.remove_file(&unfinished);
+            return Ok(false);
+        }
+        Err(error) => return Err(Fatal::new("cannot write", &unfinished, error)),
+    };
+    file.sync().map_err(|error| Fatal::new("cannot sync", &unfinished, error))?;
+    fs.rename(&unfinished, &path).map_err(|error| Fatal::new("cannot rename", &path, error))?;
+    fs.sync_dir(dir).map_err(|error| Fatal::new("cannot sync", dir, error))?;
+    Ok(true)
 }
 
 /// Reads the snapshot that a marker names.
@@ -79,20 +90,57 @@ pub(crate) fn read(
     Ok(snapshot)
 }
 
-/// Removes every snapshot file but the one of `index`, and what a crash left unfinished. The
-/// removal needs no sync: what comes back after a crash is removed by the next one.
+/// Removes the snapshot files below `index`. The removal needs no sync: what comes back after a
+/// crash is removed by the next start.
 ///
 /// # Errors
 /// As the file system says.
-pub(crate) fn remove_others(fs: &dyn FileSystem, dir: &Path, index: u64) -> io::Result<()> {
+pub(crate) fn remove_older(fs: &dyn FileSystem, dir: &Path, index: u64) -> io::Result<()> {
     let keep = path(dir, index);
     for path in fs.list(dir)? {
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if path != keep && matches!(extension, Some(EXTENSION | UNFINISHED)) {
+        if path < keep && extension(&path) == Some(EXTENSION) {
             fs.remove_file(&path)?;
         }
     }
     Ok(())
+}
+
+/// Removes what a crash left: snapshots that no marker names, and unfinished files.
+///
+/// # Errors
+/// As the file system says.
+pub(crate) fn remove_strays(fs: &dyn FileSystem, dir: &Path, index: u64) -> io::Result<()> {
+    let keep = path(dir, index);
+    for path in fs.list(dir)? {
+        if path != keep && matches!(extension(&path), Some(EXTENSION | UNFINISHED)) {
+            fs.remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is any finished snapshot.
+///
+/// # Errors
+/// As the file system says.
+pub(crate) fn any(fs: &dyn FileSystem, dir: &Path) -> io::Result<bool> {
+    Ok(fs.list(dir)?.iter().any(|path| extension(path) == Some(EXTENSION)))
+}
+
+fn extension(path: &Path) -> Option<&str> {
+    path.extension().and_then(|extension| extension.to_str())
+}
+
+fn write_unfinished(
+    fs: &dyn FileSystem,
+    path: &Path,
+    head: &[u8],
+    data: &[u8],
+) -> io::Result<Arc<dyn File>> {
+    let file = fs.open(path, Open::CreateOrOpen, Caching::Buffered)?;
+    file.set_len((head.len() + data.len()) as u64)?;
+    write_all_at(&*file, &mut [IoSlice::new(head), IoSlice::new(data)], 0)?;
+    Ok(file)
 }
 
 fn read_file(fs: &dyn FileSystem, path: &Path) -> io::Result<Bytes> {

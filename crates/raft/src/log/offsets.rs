@@ -55,7 +55,13 @@ pub(crate) struct OffsetTable {
 
 impl OffsetTable {
     /// Begins a new file; what is noted from now on is in it.
-    pub(crate) fn begin_file(&mut self, number: u64, epoch: u64, position: u64, bytes_on_disk: u64) {
+    pub(crate) fn begin_file(
+        &mut self,
+        number: u64,
+        epoch: u64,
+        position: u64,
+        bytes_on_disk: u64,
+    ) {
         if let Some(newest) = self.files.back() {
             assert!(newest.number < number, "files are begun in order");
         }
@@ -135,6 +141,11 @@ impl OffsetTable {
         assert!(oldest == Some(number), "files go oldest first");
     }
 
+    /// Number of the oldest file.
+    pub(crate) fn oldest_file(&self) -> Option<u64> {
+        self.files.front().map(|file| file.number)
+    }
+
     /// The highest index to truncate at so that the files left take at most `bytes_max`.
     pub(crate) fn truncation_for(&self, bytes_max: u64) -> u64 {
         let mut bytes = 0;
@@ -152,11 +163,6 @@ impl OffsetTable {
     /// Bytes that all files take on disk.
     pub(crate) fn bytes_on_disk(&self) -> u64 {
         self.files.iter().map(|file| file.bytes_on_disk).sum()
-    }
-
-    /// Files there are.
-    pub(crate) fn files(&self) -> usize {
-        self.files.len()
     }
 
     fn cut(&mut self, index: u64) {

@@ -149,7 +149,12 @@ impl Record {
         let record = match framed.kind {
             2 => {
                 let commit = payload.try_get_u64_le().ok()?;
-                Record::HardState(HardState { term: first, vote: second, commit, ..HardState::new() })
+                Record::HardState(HardState {
+                    term: first,
+                    vote: second,
+                    commit,
+                    ..HardState::new()
+                })
             }
             3 => {
                 let conf_state = ConfState::parse_from_carllerche_bytes(&payload).ok()?;
@@ -172,7 +177,9 @@ impl Framed {
         if header.iter().all(|byte| *byte == 0) {
             return Err(NotARecord::Zeros);
         }
-        let field = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let field = |at: usize| {
+            u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
         let wide = |at: usize| u64::from(field(at)) | u64::from(field(at + 4)) << 32;
         let header_crc = crc_fast::crc32_iscsi(&header[..HEADER_CRC_AT]);
         if field(0) != MAGIC || field(HEADER_CRC_AT) != header_crc {
@@ -313,7 +320,8 @@ mod tests {
         for record in examples() {
             let mut buffer = Vec::new();
             record.encode(place(1), &mut buffer);
-            let length = Framed::read(&Bytes::from(buffer.clone())).expect("a record").payload.len();
+            let length =
+                Framed::read(&Bytes::from(buffer.clone())).expect("a record").payload.len();
             for bit in 0..(RECORD_ALIGN + length) * 8 {
                 let mut flipped = buffer.clone();
                 flipped[bit / 8] ^= 1 << (bit % 8);

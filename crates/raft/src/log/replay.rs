@@ -4,7 +4,7 @@
 //! where the log ended before it; if a later record truncates at or above that place, nothing is
 //! missing, and if none does, the log is damaged.
 
-use raft::eraftpb::{ConfState, Entry, HardState};
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 
 use super::{offsets::OffsetTable, record::Record};
 use crate::{entry_cache::EntryCache, terms::TermIndex};
@@ -18,6 +18,15 @@ pub(crate) struct SnapshotMeta {
     pub(crate) term: u64,
     /// The group's members at that index.
     pub(crate) conf_state: ConfState,
+}
+
+impl SnapshotMeta {
+    /// What a snapshot says about itself.
+    pub(crate) fn of(snapshot: &Snapshot) -> SnapshotMeta {
+        let metadata = snapshot.get_metadata();
+        let conf_state = metadata.get_conf_state().clone();
+        SnapshotMeta { index: metadata.index, term: metadata.term, conf_state }
+    }
 }
 
 /// The state of the log so far.
@@ -64,6 +73,11 @@ impl Replay {
     /// the next file anchors the log anew.
     pub(crate) fn lose_anchor(&mut self) {
         self.is_anchored = false;
+    }
+
+    /// Whether the log has a beginning to which the next record can be added.
+    pub(crate) fn has_anchor(&self) -> bool {
+        self.is_anchored
     }
 
     /// Applies the next record; an error says why it cannot follow the ones before.
@@ -153,7 +167,9 @@ impl Replay {
             return Ok(());
         }
         if self.terms.term(index) != Some(term) {
-            return Err(format!("the log is truncated at {index} of term {term}, which it has not"));
+            return Err(format!(
+                "the log is truncated at {index} of term {term}, which it has not"
+            ));
         }
         self.terms.truncate_prefix(index);
         self.cache.drop_through(index);

@@ -1,0 +1,312 @@
+//! Where the log ends, and whether it may be believed.
+//!
+//! Only the newest file may end in a torn record, and only above everything that some valid record
+//! calls durable. Anything else that does not read is damage, and damage refuses the start: a log
+//! is never shortened silently.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use tidelog_wal::{
+    WalError,
+    chain::{
+        self, BLOCK_BYTES, ChainConfig, ChainFile, ChainWriter, FileHeader, FilePool, HEADER_BYTES,
+        block_align,
+    },
+    env::{Caching, FileSystem, Open, read_exact_at},
+};
+use tracing::warn;
+
+use super::{
+    record::{Framed, NotARecord, RECORD_ALIGN, Record},
+    replay::{Location, Replay},
+};
+use crate::{config::RaftConfig, entry_cache::EntryCache, error::RaftError};
+
+/// Tells our files from those of the partition log.
+const OWNER: [u8; 4] = *b"RAFT";
+/// Bytes of the file that a start creates when none is ready; the next ones are created beside.
+const FIRST_FILE_BYTES: u64 = 512 << 10;
+/// Bytes of a file that records other than entries may take.
+const STATE_BYTES_MAX: u64 = 16 << 10;
+
+/// The log as it was found, ready to go on in a fresh file that has nothing in it yet.
+#[derive(Debug)]
+pub(crate) struct RecoveredLog {
+    pub(crate) replay: Replay,
+    pub(crate) pool: Arc<FilePool>,
+    pub(crate) chain: ChainWriter,
+    pub(crate) next_sequence: u64,
+    /// Whether there was no log at all.
+    pub(crate) is_fresh: bool,
+    /// Where a torn record was cut off, for the log line.
+    pub(crate) cut: Option<Cut>,
+}
+
+/// What was cut off the end of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Cut {
+    pub(crate) path: PathBuf,
+    /// Where the torn record begins, in bytes.
+    pub(crate) position: u64,
+    /// The sequence it would have had.
+    pub(crate) sequence: u64,
+}
+
+/// Bytes of the largest entry that a log with these settings takes.
+pub(crate) fn entry_bytes_max(config: &RaftConfig) -> u64 {
+    const RECORD_OVERHEAD: u64 = 256;
+    config.settings.segment_bytes - BLOCK_BYTES - STATE_BYTES_MAX - RECORD_OVERHEAD
+}
+
+/// Reads the log in `dir`, makes what it keeps durable, and begins a fresh file.
+///
+/// # Errors
+/// [`RaftError::Damaged`] where something that was synced does not read.
+pub(crate) fn recover(
+    fs: &Arc<dyn FileSystem>,
+    dir: &Path,
+    config: &RaftConfig,
+) -> Result<RecoveredLog, RaftError> {
+    let oldest = oldest_sequence(&**fs, dir)?;
+    let chain = chain::recover(Arc::clone(fs), chain_config(dir, config), oldest)?;
+    let settings = &config.settings;
+    let cache = EntryCache::new(0, settings.entries_memory_bytes, settings.entries_memory_max);
+    let mut replay = Replay::new(cache);
+    let scanned = scan_files(&chain.files, config.group, &mut replay)?;
+    let is_fresh = scanned.next_sequence == 1;
+    let (pool, chain) = chain.resume(scanned.next_sequence)?;
+    let next_sequence = scanned.next_sequence;
+    Ok(RecoveredLog { replay, pool, chain, next_sequence, is_fresh, cut: scanned.cut })
+}
+
+fn chain_config(dir: &Path, config: &RaftConfig) -> ChainConfig {
+    ChainConfig {
+        dir: dir.to_owned(),
+        owner: OWNER,
+        file_bytes: config.settings.segment_bytes,
+        first_file_bytes: config.settings.segment_bytes.min(FIRST_FILE_BYTES),
+        files_max: usize::MAX,
+        files_ready: 1,
+    }
+}
+
+/// First sequence of the oldest file that the newest one's predecessors lead to.
+fn oldest_sequence(fs: &dyn FileSystem, dir: &Path) -> Result<u64, RaftError> {
+    if !fs.exists(dir).map_err(|error| RaftError::io("cannot look for", dir, error))? {
+        return Ok(0);
+    }
+    let mut by_number = BTreeMap::new();
+    for path in fs.list(dir).map_err(|error| RaftError::io("cannot list", dir, error))? {
+        if path.extension().is_some_and(|extension| extension == "wal") {
+            let header = read_header(fs, &path)?;
+            by_number.extend(header.map(|header| (header.number, header)));
+        }
+    }
+    let mut next = by_number.keys().next_back().copied();
+    let mut oldest = 0;
+    while let Some(header) = next.and_then(|number| by_number.remove(&number)) {
+        oldest = header.first_sequence;
+        next = Some(header.predecessor);
+    }
+    Ok(oldest)
+}
+
+fn read_header(fs: &dyn FileSystem, path: &Path) -> Result<Option<FileHeader>, RaftError> {
+    let failed = |error| RaftError::io("cannot read", path, error);
+    let file = fs.open(path, Open::Read, Caching::Buffered).map_err(failed)?;
+    let mut header = [0; HEADER_BYTES];
+    read_exact_at(&*file, &mut header, 0).map_err(failed)?;
+    FileHeader::decode(&header, OWNER)
+        .map_err(|error| RaftError::damaged(path, 0, error.to_string()))
+}
+
+/// How reading all files ended.
+struct Scanned {
+    next_sequence: u64,
+    cut: Option<Cut>,
+}
+
+fn scan_files(
+    files: &[Arc<ChainFile>],
+    group: u32,
+    replay: &mut Replay,
+) -> Result<Scanned, RaftError> {
+    let Some((newest, sealed)) = files.split_last() else {
+        return Ok(Scanned { next_sequence: 1, cut: None });
+    };
+    let mut damage = None;
+    for (file, successor) in sealed.iter().zip(&files[1..]) {
+        let seal = successor.header.first_sequence;
+        let mut scan = Scan::begin(file, group, replay)?;
+        let stopped = scan.run(replay, Some(seal));
+        if let Some(reason) = stopped {
+            // No loss if a later record truncates past it; else the reason to refuse.
+            replay.lose_anchor();
+            damage = Some(RaftError::damaged(&file.path, scan.position, reason));
+        }
+    }
+    let mut scan = Scan::begin(newest, group, replay)?;
+    let stopped = scan.run(replay, None);
+    let cut = stopped.map(|reason| scan.judge(reason)).transpose()?.flatten();
+    if scan.next_sequence > 1 {
+        let missing = replay.finish().err();
+        let missing = missing.map(|reason| RaftError::damaged(&newest.path, BLOCK_BYTES, reason));
+        let unread = damage.filter(|_| missing.is_some() || !replay.has_anchor());
+        if let Some(refusal) = unread.or(missing) {
+            return Err(refusal);
+        }
+    }
+    scan.settle()?;
+    Ok(Scanned { next_sequence: scan.next_sequence, cut })
+}
+
+/// Reading one file from its first record on.
+struct Scan<'a> {
+    file: &'a ChainFile,
+    group: u32,
+    bytes: Bytes,
+    position: u64,
+    next_sequence: u64,
+    durable_through: u64,
+}
+
+impl Scan<'_> {
+    fn begin<'a>(
+        file: &'a ChainFile,
+        group: u32,
+        replay: &mut Replay,
+    ) -> Result<Scan<'a>, RaftError> {
+        replay.table.begin_file(file.header.number, file.header.epoch, BLOCK_BYTES, file.bytes);
+        let contents = (file.bytes - BLOCK_BYTES) as usize;
+        Ok(Scan {
+            file,
+            group,
+            bytes: file.read(BLOCK_BYTES, contents)?.into(),
+            position: BLOCK_BYTES,
+            next_sequence: file.header.first_sequence,
+            durable_through: file.header.first_sequence - 1,
+        })
+    }
+
+    /// Applies records up to the seal, or up to the first that does not read; says why it stopped
+    /// short.
+    fn run(&mut self, replay: &mut Replay, seal: Option<u64>) -> Option<String> {
+        while seal != Some(self.next_sequence) {
+            let framed = match self.framed(self.position) {
+                Ok(framed) => framed,
+                Err(NotARecord::Zeros) if !self.position.is_multiple_of(BLOCK_BYTES) => {
+                    self.position = block_align(self.position);
+                    continue;
+                }
+                Err(_) => return Some("no record where one was expected".to_owned()),
+            };
+            if framed.place.sequence != self.next_sequence {
+                return Some(format!(
+                    "record {} where {} was expected",
+                    framed.place.sequence, self.next_sequence
+                ));
+            }
+            let length = framed.bytes_in_file as u64;
+            let location = Location { position: self.position, length };
+            let applied = match Record::decode(&framed) {
+                Some(record) => replay.apply(owned(record), location),
+                None => Err("a record of a kind or layout that is not known".to_owned()),
+            };
+            if let Err(reason) = applied {
+                return Some(reason);
+            }
+            self.durable_through = self.durable_through.max(framed.place.durable_through);
+            self.next_sequence += 1;
+            self.position += length;
+        }
+        None
+    }
+
+    /// Whether the newest file merely ends here, was torn here (the cut), or is damaged.
+    fn judge(&self, reason: String) -> Result<Option<Cut>, RaftError> {
+        let mut is_torn = self.looks_ours(self.position);
+        let mut durable_through = self.durable_through;
+        let (mut position, mut is_whole) = (self.position, false);
+        while position + RECORD_ALIGN as u64 <= self.file.bytes {
+            if let Ok(framed) = self.framed(position) {
+                durable_through = durable_through.max(framed.place.durable_through);
+                // Whole and in its place, so no crash made it unreadable.
+                is_whole |= framed.place.sequence == self.next_sequence;
+                is_torn = true;
+            }
+            position += RECORD_ALIGN as u64;
+        }
+        if is_whole || durable_through >= self.next_sequence {
+            return Err(RaftError::damaged(&self.file.path, self.position, reason));
+        }
+        let cut = Cut {
+            path: self.file.path.clone(),
+            position: self.position,
+            sequence: self.next_sequence,
+        };
+        if is_torn {
+            warn!(path = %cut.path.display(), position = cut.position, sequence = cut.sequence,
+                "cut a torn record off the end of the Raft log: {reason}");
+        }
+        Ok(is_torn.then_some(cut))
+    }
+
+    /// Makes what is kept of the newest file durable before anybody is told of it.
+    fn settle(&self) -> Result<(), RaftError> {
+        let kept = (self.position - BLOCK_BYTES) as usize;
+        let kept = &self.bytes[..kept.min(self.bytes.len())];
+        if self.file.settle(BLOCK_BYTES, kept)? {
+            warn!(path = %self.file.path.display(), "wrote records again that the disk had not");
+        }
+        Ok(())
+    }
+
+    /// The record of this file and group at a position.
+    fn framed(&self, position: u64) -> Result<Framed, NotARecord> {
+        let at = ((position - BLOCK_BYTES) as usize).min(self.bytes.len());
+        let framed = Framed::read(&self.bytes.slice(at..))?;
+        let place = framed.place;
+        let is_ours = place.group == self.group && place.file_epoch == self.file.header.epoch;
+        if is_ours { Ok(framed) } else { Err(NotARecord::Garbage) }
+    }
+
+    /// Whether what does not read was once written to this place by this log: its epoch or its
+    /// sequence is there. A recycled file is full of records with neither.
+    fn looks_ours(&self, position: u64) -> bool {
+        let at = (position - BLOCK_BYTES) as usize;
+        let field = |at: usize| {
+            let bytes = self.bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+            bytes.map(u64::from_le_bytes)
+        };
+        field(at + 16) == Some(self.file.header.epoch) || field(at + 24) == Some(self.next_sequence)
+    }
+}
+
+/// Entries were slices of the whole file; what stays in memory must not keep all of it there.
+fn owned(record: Record) -> Record {
+    match record {
+        Record::Append(mut entries) => {
+            for entry in &mut entries {
+                entry.data = Bytes::copy_from_slice(&entry.data);
+                entry.context = Bytes::copy_from_slice(&entry.context);
+            }
+            Record::Append(entries)
+        }
+        other => other,
+    }
+}
+
+impl From<WalError> for RaftError {
+    fn from(error: WalError) -> RaftError {
+        match error {
+            WalError::Corrupt { path, what } => RaftError::damaged(&path, 0, what),
+            WalError::Fatal(fatal) => fatal.into(),
+            other => RaftError::Files(other),
+        }
+    }
+}
