@@ -34,3 +34,6 @@ pub use metrics::RaftMetrics;
 pub use raft::eraftpb;
 pub use start::RaftNode;
 pub use transport::{ChannelTransport, Envelope, NoTransport, Transport};
+
+#[cfg(test)]
+mod tests;

@@ -4,19 +4,18 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, TrySendError};
 use protobuf::Message as _;
 use raft::{
-    RawNode, SnapshotStatus, SoftState, StateRole,
+    RawNode, SnapshotStatus, StateRole,
     eraftpb::{
         ConfChange, ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType, Snapshot,
     },
 };
-use tidelog_wal::error::Fatal;
 use tracing::{error, info};
 
 use crate::{

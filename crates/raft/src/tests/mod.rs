@@ -1,0 +1,3 @@
+//! Whole nodes under test: real threads over a real disk, and stepped ones over disks that fail.
+
+mod sole_voter;
