@@ -1,8 +1,10 @@
+# shellcheck shell=bash
 # Shared by the scripts of this folder: where things are, and how to say what goes on.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 TARGET="${CARGO_TARGET_DIR:-$ROOT/target}"
 # Clients, jars and tools of the tests live here, never in the system.
+# shellcheck disable=SC2034
 TOOLS="$TARGET/tools"
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
