@@ -89,3 +89,49 @@ fn topics_their_ids_and_the_cluster_id_survive_a_kill() {
     let after = node.wire().describe().expect("an answer");
     assert_eq!(before, after);
 }
+
+#[test]
+fn topics_created_and_deleted_stay_so_through_kills() {
+    const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+    for options in [Options::default(), Options::default().held()] {
+        let mut node = Node::start(options);
+        for round in 0..5 {
+            let mut wire = node.wire();
+            for number in 0..10 {
+                let name = format!("topic-{round}-{number}");
+                assert_eq!(wire.create_topic(&name, &[]).expect("an answer"), 0, "{name}");
+            }
+            for number in 0..5 {
+                let name = format!("topic-{round}-{number}");
+                assert_eq!(wire.delete_topic(&name).expect("an answer"), 0, "{name}");
+            }
+            // The answer was heard: no later moment is owed anything.
+            node.kill();
+            node.restart();
+        }
+        let mut wire = node.wire();
+        for (round, number) in (0..5).flat_map(|round| (0..10).map(move |number| (round, number))) {
+            let name = format!("topic-{round}-{number}");
+            let expected = if number < 5 { UNKNOWN_TOPIC_OR_PARTITION } else { 0 };
+            let (code, _) = wire.list_offset(&name, -1).expect("an answer");
+            assert_eq!(code, expected, "{name}");
+        }
+    }
+}
+
+#[test]
+fn every_start_is_a_new_leader_epoch() {
+    let mut node = Node::start(Options::default());
+    assert_eq!(node.wire().create_topic("epochs", &[]).expect("an answer"), 0);
+    let mut epochs = Vec::new();
+    for start in 0..4 {
+        epochs.push(node.wire().leader_epoch("epochs").expect("an answer"));
+        if start % 2 == 0 {
+            node.kill()
+        } else {
+            assert!(node.terminate().success())
+        }
+        node.restart();
+    }
+    assert!(epochs.is_sorted_by(|earlier, later| earlier < later), "{epochs:?}");
+}

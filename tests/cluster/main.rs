@@ -1,7 +1,9 @@
 //! One broker as a real process, and what may befall it: kills, power loss, damage, bad clients.
 
+mod conversation;
 mod damage;
 mod hostile;
+mod idempotence;
 mod kill;
 mod lifecycle;
 mod memory;

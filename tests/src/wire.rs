@@ -9,12 +9,13 @@ use std::{
 use bytes::{Buf as _, Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
-        ApiVersionsRequest, BrokerId, CreateTopicsRequest, FetchRequest, InitProducerIdRequest,
-        ListOffsetsRequest, MetadataRequest, ProduceRequest, RequestHeader, ResponseHeader,
-        TopicName,
+        ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest,
+        InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, RequestHeader,
+        ResponseHeader, TopicName,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
         fetch_request::{FetchPartition, FetchTopic},
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+        metadata_request::MetadataRequestTopic,
         produce_request::{PartitionProduceData, TopicProduceData},
     },
     protocol::{
@@ -132,6 +133,29 @@ impl Wire {
         let request =
             CreateTopicsRequest::default().with_timeout_ms(30_000).with_topics(vec![topic]);
         Ok(self.call(&request, 5)?.topics[0].error_code)
+    }
+
+    /// Deletes a topic, or says why not.
+    ///
+    /// # Errors
+    /// As [`Wire::call`].
+    pub fn delete_topic(&mut self, name: &str) -> io::Result<i16> {
+        let request = DeleteTopicsRequest::default()
+            .with_topic_names(vec![topic_name(name)])
+            .with_timeout_ms(30_000);
+        Ok(self.call(&request, 4)?.responses[0].error_code)
+    }
+
+    /// The leader epoch of partition 0.
+    ///
+    /// # Errors
+    /// As [`Wire::call`].
+    pub fn leader_epoch(&mut self, topic: &str) -> io::Result<i32> {
+        let topic = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
+        let request = MetadataRequest::default().with_topics(Some(vec![topic]));
+        let response = self.call(&request, 9)?;
+        assert_eq!(response.topics[0].error_code, 0, "the topic exists");
+        Ok(response.topics[0].partitions[0].leader_epoch)
     }
 
     /// Produces one batch to partition 0 with acks=all: error code and base offset.
