@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes numbered records as fast as a stock idempotent producer can, and notes what was acknowledged.
+"""Writes numbered records as fast as a stock idempotent producer can; notes what was acknowledged.
 
 Each partition gets the numbers 0, 1, 2, ... in order, as the record's key. With --acked FILE every
 acknowledgement becomes a line `partition number offset`, so that verify_consumption.py can say
@@ -117,9 +117,16 @@ def producer_settings(arguments):
         "retry.backoff.ms": 20,
         "retry.backoff.max.ms": 200,
         "log_level": 3,
+        "error_cb": on_error,
     }
     settings.update(setting.split("=", 1) for setting in arguments.config)
     return settings
+
+
+def on_error(error):
+    # Lost connections come and go; a fatal error ends an idempotent producer for good.
+    if error.fatal():
+        print(f"fatal: {error}", file=sys.stderr, flush=True)
 
 
 def is_closed(stdin):

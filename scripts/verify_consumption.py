@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reads back what produce_bulk.py wrote, and says whether every acknowledged record is there, once, in order.
+"""Reads back what produce_bulk.py wrote: is every acknowledged record there, once, in order?
 
 For each partition the numbers must be 0, 1, 2, ... at offsets without a gap, and each
 acknowledged number must lie at the offset that its acknowledgement named. Ends with status 1 and

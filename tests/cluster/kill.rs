@@ -123,9 +123,10 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        if let Some(producer) = &mut self.producer {
+        if let Some(mut producer) = self.producer.take() {
             let _ = producer.kill();
-            let _ = producer.wait();
+            let said = producer.wait_with_output().map(|output| output.stderr).unwrap_or_default();
+            eprintln!("the producer: {}", String::from_utf8_lossy(&said));
         }
     }
 }
