@@ -1,6 +1,6 @@
 //! What stands in front of every request and every response.
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use kafka_protocol::protocol::StrBytes;
 
 use crate::{
@@ -49,7 +49,9 @@ pub fn decode_request_header(frame: Bytes) -> Result<(RequestHeader, Bytes), Req
     }
     let body_start = reader.position();
     header.client_id = client_id.map(|range| text(frame.slice(range))).transpose()?;
-    Ok((header, frame.slice(body_start..)))
+    let mut body = frame;
+    body.advance(body_start);
+    Ok((header, body))
 }
 
 /// Appends a response's header (version 0, or 1 for flexible responses).

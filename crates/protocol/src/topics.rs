@@ -13,8 +13,11 @@ use crate::{
     wire::{Reader, Writer},
 };
 
-/// What decoding Produce or Fetch may allocate besides what the frame's size allows, in bytes.
-pub(crate) const SLACK_BYTES: usize = 64 * 1024;
+/// What the topics may take besides what the request's size allows, in bytes: the 64 KiB that this
+/// crate promises, less what splitting a frame takes.
+pub(crate) const SLACK_BYTES: usize = 63 * 1024;
+/// A partition has a number, at least.
+const PARTITION_BYTES_MIN: usize = 4;
 
 /// How a request names a topic, which its response repeats.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,15 +60,22 @@ pub(crate) struct Form {
     pub(crate) api_key: ApiKey,
     pub(crate) flexible: bool,
     pub(crate) has_ids: bool,
+    pub(crate) body_bytes: usize,
     /// What the topics may take of memory.
     pub(crate) memory_bytes_max: usize,
 }
 
 /// What a walk over the topics comes by.
 enum Found<R> {
+    /// A topic and how many partitions it claims.
+    Topic(Place, usize),
+    Partition(R),
+}
+
+/// Where a topic's name lies, or its id.
+enum Place {
     Name(Range<usize>),
     Id(TopicId),
-    Partition(R),
 }
 
 impl<P> Default for Topics<P> {
@@ -93,8 +103,7 @@ impl<P> Topics<P> {
         topic_count * size_of::<(TopicRef, usize)>() + partition_count * size_of::<P>()
     }
 
-    /// Reads an array of topics twice: to count, then to keep. `read` reads a partition, `keep`
-    /// makes of it what is kept.
+    /// Reads an array of topics. `read` reads a partition, `keep` makes of it what is kept.
     pub(crate) fn decode<R>(
         form: Form,
         body: &Bytes,
@@ -102,14 +111,17 @@ impl<P> Topics<P> {
         read: impl Fn(&mut Reader<'_>) -> Result<R, Malformed>,
         keep: impl Fn(R) -> P,
     ) -> Result<Topics<P>, RequestError> {
-        let mut decoded = Topics::with_room(form, body, reader, &read)?;
+        let mut decoded = Topics::default();
+        if reader.clone().required_count(form.flexible)? > 1 {
+            let (topic_count, partition_count) = count(form, reader.clone(), &read)?;
+            decoded.make_room(form, topic_count, partition_count)?;
+        }
         walk(form, reader, read, |found| {
             match found {
-                Found::Name(range) => {
-                    let name = TopicRef::Name(text(body.slice(range))?);
-                    decoded.topics.push((name, decoded.partitions.len()));
+                Found::Topic(place, partition_count) => {
+                    decoded.make_room(form, 1, partition_count)?;
+                    decoded.topics.push((place.of(body)?, decoded.partitions.len()));
                 }
-                Found::Id(id) => decoded.topics.push((TopicRef::Id(id), decoded.partitions.len())),
                 Found::Partition(partition) => {
                     decoded.partitions.push(keep(partition));
                     let (_, end) = decoded.topics.last_mut().expect("a topic precedes it");
@@ -121,43 +133,70 @@ impl<P> Topics<P> {
         Ok(decoded)
     }
 
-    /// Counts what is ahead and makes room for it, once, if the request's size allows so much.
-    fn with_room<R>(
+    /// Makes room for what is claimed to come, if the request's size allows so much. Nothing is
+    /// allocated where there is room already.
+    fn make_room(
+        &mut self,
         form: Form,
-        body: &Bytes,
-        reader: &Reader<'_>,
-        read: impl Fn(&mut Reader<'_>) -> Result<R, Malformed>,
-    ) -> Result<Topics<P>, RequestError> {
-        let (mut topic_count, mut partition_count) = (0, 0);
-        walk(form, &mut reader.clone(), read, |found| {
-            match found {
-                Found::Name(_) | Found::Id(_) => topic_count += 1,
-                Found::Partition(_) => partition_count += 1,
-            }
-            Ok(())
-        })?;
-        let memory_bytes = Topics::<P>::memory_bytes_of(topic_count, partition_count);
+        topic_count: usize,
+        partition_count: usize,
+    ) -> Result<(), RequestError> {
+        let memory_bytes = Topics::<P>::memory_bytes_of(
+            self.topics.len() + topic_count,
+            self.partitions.len() + partition_count,
+        );
         if memory_bytes > form.memory_bytes_max {
-            let (api, bytes) = (form.api_key.name(), body.len());
-            return Err(RequestError::TooCostly { api, bytes, memory_bytes });
+            let api = form.api_key.name();
+            return Err(RequestError::TooCostly { api, bytes: form.body_bytes, memory_bytes });
         }
-        let topics = Vec::with_capacity(topic_count);
-        Ok(Topics { topics, partitions: Vec::with_capacity(partition_count) })
+        self.topics.reserve_exact(topic_count);
+        self.partitions.reserve_exact(partition_count);
+        Ok(())
     }
+}
+
+impl Place {
+    fn of(self, body: &Bytes) -> Result<TopicRef, Malformed> {
+        Ok(match self {
+            Place::Name(range) => TopicRef::Name(text(body.slice(range))?),
+            Place::Id(id) => TopicRef::Id(id),
+        })
+    }
+}
+
+/// How many topics and how many partitions are ahead: they get their memory at once.
+fn count<R>(
+    form: Form,
+    mut ahead: Reader<'_>,
+    read: impl Fn(&mut Reader<'_>) -> Result<R, Malformed>,
+) -> Result<(usize, usize), RequestError> {
+    let (mut topic_count, mut partition_count) = (0, 0);
+    walk(form, &mut ahead, read, |found| {
+        match found {
+            Found::Topic(..) => topic_count += 1,
+            Found::Partition(_) => partition_count += 1,
+        }
+        Ok(())
+    })?;
+    Ok((topic_count, partition_count))
 }
 
 fn walk<R>(
     form: Form,
     reader: &mut Reader<'_>,
     read: impl Fn(&mut Reader<'_>) -> Result<R, Malformed>,
-    mut on: impl FnMut(Found<R>) -> Result<(), Malformed>,
-) -> Result<(), Malformed> {
+    mut on: impl FnMut(Found<R>) -> Result<(), RequestError>,
+) -> Result<(), RequestError> {
     for _ in 0..reader.required_count(form.flexible)? {
-        on(match form.has_ids {
-            true => Found::Id(Uuid(reader.array()?)),
-            false => Found::Name(reader.required_string(form.flexible)?),
-        })?;
-        for _ in 0..reader.required_count(form.flexible)? {
+        let place = match form.has_ids {
+            true => Place::Id(Uuid(reader.array()?)),
+            false => Place::Name(reader.required_string(form.flexible)?),
+        };
+        let partition_count = reader
+            .count_of(form.flexible, PARTITION_BYTES_MIN)?
+            .ok_or_else(|| reader.malformed("an array that must be there is null"))?;
+        on(Found::Topic(place, partition_count))?;
+        for _ in 0..partition_count {
             on(Found::Partition(read(reader)?))?;
         }
         if form.flexible {

@@ -85,6 +85,7 @@ impl FetchRequest {
             api_key: ApiKey::Fetch,
             flexible,
             has_ids: version >= TOPIC_ID_VERSION,
+            body_bytes: body.len(),
             memory_bytes_max: 2 * body.len() + SLACK_BYTES,
         };
         let read = |reader: &mut Reader<'_>| read_partition(version, reader);

@@ -55,6 +55,7 @@ impl ProduceRequest {
             api_key: ApiKey::Produce,
             flexible,
             has_ids: version >= TOPIC_ID_VERSION,
+            body_bytes: body.len(),
             // Copied records may take as much again.
             memory_bytes_max: body.len() + SLACK_BYTES,
         };
