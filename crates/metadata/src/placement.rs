@@ -173,7 +173,8 @@ mod tests {
                     return Ok(());
                 }
             };
-            let mut leads: BTreeMap<BrokerId, usize> = active.iter().map(|c| (c.broker_id, 0)).collect();
+            let mut leads: BTreeMap<BrokerId, usize> =
+                active.iter().map(|c| (c.broker_id, 0)).collect();
             let racks: BTreeSet<_> = active.iter().map(|c| &c.rack).collect();
             for replicas in &placed {
                 prop_assert_eq!(replicas.len(), factor);

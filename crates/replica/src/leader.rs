@@ -263,3 +263,227 @@ impl Leader {
         self.followers.get(&member).map_or(Offset::ZERO, |held| held.log_end_offset)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ME: BrokerId = BrokerId(1);
+    const B: BrokerId = BrokerId(2);
+    const C: BrokerId = BrokerId(3);
+    const EPOCH: LeaderEpoch = LeaderEpoch(5);
+
+    fn leader(isr: &[BrokerId]) -> Leader {
+        Leader::new(EPOCH, Offset(10), Offset(4), isr, ME)
+    }
+
+    #[test]
+    fn a_leader_alone_in_sync_has_its_whole_disk_below_the_high_watermark() {
+        let mut leader = leader(&[ME]);
+        assert_eq!(leader.high_watermark(), Offset(10));
+        leader.on_append(Offset(20));
+        for (durable, risen) in [(10, None), (15, Some(15)), (12, None), (20, Some(20))] {
+            assert_eq!(leader.on_durable(Offset(durable)), risen.map(Offset), "{durable}");
+        }
+        assert_eq!(leader.last_stable_offset(), Offset(20));
+    }
+
+    #[test]
+    fn high_watermark_waits_for_the_slowest_in_sync_follower() {
+        let mut leader = leader(&[ME, B, C]);
+        assert_eq!(leader.high_watermark(), Offset(4));
+        for (follower, fetch_offset, risen) in
+            [(B, 10, None), (C, 7, Some(7)), (C, 5, None), (C, 10, Some(10))]
+        {
+            let fetched = leader.on_fetch(follower, EPOCH, Offset(fetch_offset));
+            assert_eq!(fetched, Ok(risen.map(Offset)), "{follower} {fetch_offset}");
+        }
+    }
+
+    #[test]
+    fn the_leaders_own_disk_counts_as_a_followers_does() {
+        let mut leader = leader(&[ME, B]);
+        leader.on_append(Offset(30));
+        assert_eq!(leader.on_fetch(B, EPOCH, Offset(30)), Ok(Some(Offset(10))));
+        assert_eq!(leader.on_durable(Offset(25)), Some(Offset(25)));
+    }
+
+    #[test]
+    fn a_followers_mistake_is_told_and_changes_nothing() {
+        let mut leader = leader(&[ME, B]);
+        let (old, new) = (LeaderEpoch(4), LeaderEpoch(6));
+        let fenced = EpochError::Fenced { requested: old, current: EPOCH };
+        let unknown = EpochError::Unknown { requested: new, current: EPOCH };
+        let past_the_end = FetchError::OffsetOutOfRange {
+            follower: B,
+            fetch_offset: Offset(11),
+            log_end_offset: Offset(10),
+        };
+        for (follower, epoch, fetch_offset, error) in [
+            (B, old, 10, fenced.into()),
+            (B, new, 10, unknown.into()),
+            (B, EPOCH, 11, past_the_end),
+            (ME, EPOCH, 10, FetchError::NotAFollower { follower: ME }),
+        ] {
+            assert_eq!(leader.on_fetch(follower, epoch, Offset(fetch_offset)), Err(error));
+        }
+        assert_eq!(leader.high_watermark(), Offset(4));
+        assert_eq!(leader.check_leader_epoch(LeaderEpoch::NONE), Ok(()));
+    }
+
+    #[test]
+    fn a_member_counts_from_when_it_may_join_until_it_has_surely_left() {
+        let mut leader = leader(&[ME]);
+        leader.on_append(Offset(20));
+        assert_eq!(leader.on_fetch(B, EPOCH, Offset(9)), Ok(None));
+        assert_eq!(leader.propose_expand(B), None); // below the start of this leader epoch
+        assert_eq!(leader.on_fetch(B, EPOCH, Offset(10)), Ok(None));
+        assert_eq!(leader.propose_expand(B), Some(vec![ME, B]));
+        assert_eq!(leader.on_durable(Offset(20)), None); // B counts before the controller agrees
+        assert_eq!(leader.on_isr(EPOCH, PartitionEpoch(1), &[ME, B]), None);
+        assert_eq!(leader.propose_shrink(&[B]), Some(vec![ME]));
+        assert_eq!(leader.on_append(Offset(21)), ());
+        assert_eq!(leader.high_watermark(), Offset(10)); // and after it was asked to let B go
+        assert_eq!(leader.on_isr(EPOCH, PartitionEpoch(0), &[ME]), None); // overtaken news
+        assert_eq!(leader.on_isr(LeaderEpoch(4), PartitionEpoch(2), &[ME]), None);
+        assert_eq!(leader.on_isr(EPOCH, PartitionEpoch(2), &[ME]), Some(Offset(20)));
+    }
+
+    #[test]
+    fn too_few_in_sync_stop_the_high_watermark_but_one_replica_is_always_enough() {
+        let mut leader = leader(&[ME]);
+        leader.on_append(Offset(20));
+        assert_eq!(leader.set_min_isr(2, 3), None);
+        assert!(leader.is_under_min_isr());
+        assert_eq!(leader.on_durable(Offset(20)), None);
+        assert_eq!(leader.set_min_isr(2, 1), Some(Offset(20)));
+        assert!(!leader.is_under_min_isr());
+    }
+
+    #[test]
+    fn after_an_election_latest_is_told_once_the_epochs_start_is_reached() {
+        let mut leader = leader(&[ME, B]);
+        assert!(!leader.is_high_watermark_settled());
+        assert_eq!(leader.on_fetch(B, EPOCH, Offset(10)), Ok(Some(Offset(10))));
+        assert!(leader.is_high_watermark_settled());
+    }
+
+    #[test]
+    fn what_was_cut_from_the_log_is_cut_from_the_high_watermark() {
+        let leader = Leader::new(EPOCH, Offset(3), Offset(4), &[ME, B], ME);
+        assert_eq!(leader.high_watermark(), Offset(3));
+    }
+
+    /// Something that a leader is told.
+    #[derive(Debug, Clone)]
+    enum Told {
+        Append(i64),
+        Durable(i64),
+        Fetch(i32, i64),
+        Expand(i32),
+        Shrink(i32),
+        Confirm,
+        Refuse,
+    }
+
+    fn told() -> impl Strategy<Value = Told> {
+        prop_oneof![
+            (1..5_i64).prop_map(Told::Append),
+            (0..5_i64).prop_map(Told::Durable),
+            (2..5_i32, 0..6_i64).prop_map(|(id, behind)| Told::Fetch(id, behind)),
+            (2..5_i32).prop_map(Told::Expand),
+            (2..5_i32).prop_map(Told::Shrink),
+            Just(Told::Confirm),
+            Just(Told::Refuse),
+        ]
+    }
+
+    /// What the leader should know, kept as simply as can be.
+    struct Model {
+        held: BTreeMap<BrokerId, i64>,
+        /// Everybody whom the controller may have in its ISR now.
+        maximal: BTreeSet<BrokerId>,
+        log_end: i64,
+        high_watermark: i64,
+        partition_epoch: i32,
+    }
+
+    impl Model {
+        fn tell(&mut self, leader: &mut Leader, told: Told) {
+            match told {
+                Told::Append(count) => {
+                    self.log_end += count;
+                    leader.on_append(Offset(self.log_end));
+                }
+                Told::Durable(behind) => {
+                    let durable = (self.log_end - behind).max(0);
+                    leader.on_durable(Offset(durable));
+                    self.hold(ME, durable);
+                }
+                Told::Fetch(id, behind) => {
+                    let fetch_offset = (self.log_end - behind).max(0);
+                    leader.on_fetch(BrokerId(id), EPOCH, Offset(fetch_offset)).expect("lawful");
+                    self.hold(BrokerId(id), fetch_offset);
+                }
+                Told::Expand(id) => {
+                    if leader.propose_expand(BrokerId(id)).is_some() {
+                        self.maximal.insert(BrokerId(id));
+                    }
+                }
+                Told::Shrink(id) => {
+                    let _ = leader.propose_shrink(&[BrokerId(id)]); // counts until it is confirmed
+                }
+                Told::Confirm => {
+                    let agreed = leader.isr().proposed();
+                    self.maximal = agreed.iter().copied().collect();
+                    self.partition_epoch += 1;
+                    leader.on_isr(EPOCH, PartitionEpoch(self.partition_epoch), &agreed);
+                }
+                Told::Refuse => {
+                    self.maximal = leader.isr().confirmed().iter().copied().collect();
+                    leader.on_isr_refused();
+                }
+            }
+        }
+
+        fn hold(&mut self, id: BrokerId, offset: i64) {
+            let held = self.held.entry(id).or_insert(0);
+            *held = (*held).max(offset);
+        }
+
+        fn least(&self) -> i64 {
+            self.maximal.iter().map(|id| self.held.get(id).copied().unwrap_or(0)).min().unwrap()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn high_watermark_is_the_least_over_the_maximal_isr_and_never_goes_back(
+            others in prop::collection::btree_set(2..5_i32, 0..3),
+            tale in prop::collection::vec(told(), 1..60),
+        ) {
+            let isr: BTreeSet<_> = others.into_iter().map(BrokerId).chain([ME]).collect();
+            let members: Vec<_> = isr.iter().copied().collect();
+            let mut leader = Leader::new(EPOCH, Offset(10), Offset(4), &members, ME);
+            let mut model = Model {
+                held: BTreeMap::from([(ME, 10)]),
+                maximal: isr,
+                log_end: 10,
+                high_watermark: 4,
+                partition_epoch: 0,
+            };
+            model.high_watermark = model.high_watermark.max(model.least());
+            prop_assert_eq!(leader.high_watermark(), Offset(model.high_watermark));
+            for told in tale {
+                model.tell(&mut leader, told.clone());
+                model.high_watermark = model.high_watermark.max(model.least());
+                let expected = Offset(model.high_watermark);
+                prop_assert_eq!(leader.high_watermark(), expected, "{:?}", told);
+            }
+        }
+    }
+}

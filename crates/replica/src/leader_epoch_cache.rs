@@ -119,3 +119,108 @@ impl LeaderEpochCache {
         (starts_right && entries.is_sorted_by(rises)).then_some(LeaderEpochCache { entries })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cache(entries: &[(i32, i64)]) -> LeaderEpochCache {
+        let mut cache = LeaderEpochCache::default();
+        for (epoch, start) in entries {
+            cache.assign(LeaderEpoch(*epoch), Offset(*start));
+        }
+        cache
+    }
+
+    fn entries(cache: &LeaderEpochCache) -> Vec<(i32, i64)> {
+        cache.entries().iter().map(|e| (e.leader_epoch.0, e.start_offset.0)).collect()
+    }
+
+    #[test]
+    fn an_epoch_without_records_leaves_no_trace() {
+        for (assigned, kept) in [
+            (&[(0, 0), (1, 0), (2, 0)][..], &[(2, 0)][..]),
+            (&[(0, 0), (1, 5), (1, 7)], &[(0, 0), (1, 5)]),
+            (&[(0, 0), (3, 5), (4, 5), (9, 8)], &[(0, 0), (4, 5), (9, 8)]),
+        ] {
+            assert_eq!(entries(&cache(assigned)), kept);
+        }
+    }
+
+    #[test]
+    fn an_epoch_ends_where_the_next_one_starts() {
+        let cache = cache(&[(2, 10), (4, 20), (7, 30)]);
+        let end =
+            |epoch, end| EpochEnd { leader_epoch: LeaderEpoch(epoch), end_offset: Offset(end) };
+        for (requested, expected) in [
+            (-1, EpochEnd::UNDEFINED),
+            (0, end(0, 10)),
+            (2, end(2, 20)),
+            (3, end(2, 20)),
+            (4, end(4, 30)),
+            (6, end(4, 30)),
+            (7, end(7, 99)),
+            (8, EpochEnd::UNDEFINED),
+        ] {
+            let found = cache.end_offset_for(LeaderEpoch(requested), Offset(99));
+            assert_eq!(found, expected, "{requested}");
+        }
+        let nothing = LeaderEpochCache::default();
+        assert_eq!(nothing.end_offset_for(LeaderEpoch(0), Offset(0)), EpochEnd::UNDEFINED);
+    }
+
+    /// What happens to a log.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Elect(i32),
+        Append(usize),
+        TruncateFromEnd(prop::sample::Index),
+        TruncateFromStart(prop::sample::Index),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            2 => (1..3_i32).prop_map(Step::Elect),
+            4 => (1..5_usize).prop_map(Step::Append),
+            1 => any::<prop::sample::Index>().prop_map(Step::TruncateFromEnd),
+            1 => any::<prop::sample::Index>().prop_map(Step::TruncateFromStart),
+        ]
+    }
+
+    proptest! {
+        /// The model is the log itself: the epoch of each record.
+        #[test]
+        fn the_cache_says_what_the_log_says(steps in prop::collection::vec(step(), 1..60)) {
+            let (mut cache, mut log, mut start, mut epoch) =
+                (LeaderEpochCache::default(), Vec::new(), 0_usize, 0);
+            for step in steps {
+                match step {
+                    Step::Elect(more) => epoch += more,
+                    Step::Append(count) => {
+                        cache.assign(LeaderEpoch(epoch), Offset(log.len() as i64));
+                        log.extend(std::iter::repeat_n(epoch, count));
+                    }
+                    Step::TruncateFromEnd(place) => {
+                        log.truncate(start + place.index(log.len() - start + 1));
+                        cache.truncate_from_end(Offset(log.len() as i64));
+                    }
+                    Step::TruncateFromStart(place) => {
+                        start += place.index(log.len() - start + 1);
+                        cache.truncate_from_start(Offset(start as i64));
+                    }
+                }
+                for (offset, epoch) in log.iter().enumerate().skip(start) {
+                    let found = cache.epoch_of(Offset(offset as i64));
+                    prop_assert_eq!(found, Some(LeaderEpoch(*epoch)), "{}", offset);
+                    let end = log.iter().rposition(|other| other == epoch).unwrap() + 1;
+                    let found = cache.end_offset_for(LeaderEpoch(*epoch), Offset(log.len() as i64));
+                    prop_assert_eq!(found.end_offset, Offset(end as i64));
+                }
+                let stored = cache.entries().to_vec();
+                prop_assert_eq!(LeaderEpochCache::from_entries(stored), Some(cache.clone()));
+            }
+        }
+    }
+}

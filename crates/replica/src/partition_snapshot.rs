@@ -27,7 +27,9 @@ const HEADER_LEN: usize = 10;
 /// | 2 | version, 1 |
 /// | 4 | CRC-32C of everything behind it |
 /// | 4 | number of leader epochs, then each: epoch (4), start offset (8) |
-/// | 4 | number of producers, then each: producer id (8), epoch (2), last write in ms (8), number of batches (1), then each batch: base sequence (4), last offset delta (4), base offset (8), timestamp (8) |
+/// | 4 | number of producers, then each: |
+/// | 8, 2, 8, 1 | producer id, epoch, last write in ms, number of batches, then each: |
+/// | 4, 4, 8, 8 | base sequence, last offset delta, base offset, timestamp |
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartitionSnapshot {
     /// Idempotent producers.
@@ -151,4 +153,110 @@ fn decode_producer(reader: &mut BytesReader<'_>) -> Result<Producer, SnapshotErr
 
 fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::producer_state::tests::batch;
+
+    fn snapshot() -> PartitionSnapshot {
+        let mut snapshot = PartitionSnapshot::default();
+        snapshot.leader_epochs.assign(LeaderEpoch(3), Offset(0));
+        snapshot.leader_epochs.assign(LeaderEpoch(5), Offset(4));
+        for n in 0..7 {
+            let sent = batch(9 + i64::from(n % 2), 1, n / 2, 1, i64::from(n));
+            snapshot.producers.replay(&sent, 1_000_000);
+        }
+        snapshot
+    }
+
+    #[test]
+    fn any_damage_is_noticed() {
+        let bytes = snapshot().encode().to_vec();
+        assert_eq!(PartitionSnapshot::decode(&bytes), Ok(snapshot()));
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(PartitionSnapshot::decode(&damaged).is_err(), "bit {bit}");
+        }
+        for end in 0..bytes.len() {
+            assert!(PartitionSnapshot::decode(&bytes[..end]).is_err(), "{end} bytes");
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_what_the_documentation_says() {
+        let mut snapshot = PartitionSnapshot::default();
+        snapshot.leader_epochs.assign(LeaderEpoch(2), Offset(1));
+        snapshot.producers.replay(&batch(258, 1, 3, 4, 5), 6);
+        let body = [
+            &[0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1][..], // one epoch: 2 from 1
+            &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 2, 0, 1],           // one producer: 258, epoch 1
+            &[0, 0, 0, 0, 0, 0, 0, 6, 1],                          // last write at 6, one batch
+            &[0, 0, 0, 3, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 5],     // sequence 3, delta 3, offset 5
+            &[0, 0, 0, 0, 0, 0, 0x03, 0xed],                       // timestamp 1005
+        ]
+        .concat();
+        let bytes = snapshot.encode();
+        assert_eq!(&bytes[..6], b"TLps\x00\x01");
+        assert_eq!(&bytes[6..10], crc32c(&body).to_be_bytes());
+        assert_eq!(&bytes[10..], body);
+    }
+
+    /// Bytes with a right frame around any body.
+    fn framed(version: u16, body: &[u8]) -> Vec<u8> {
+        let crc = crc32c(body).to_be_bytes();
+        [&MAGIC.to_be_bytes()[..], &version.to_be_bytes(), &crc, body].concat()
+    }
+
+    #[test]
+    fn bytes_that_contradict_themselves_are_refused() {
+        let two_epochs = |first: i32, second: i32| {
+            let epoch =
+                |epoch: i32, start: i64| [&epoch.to_be_bytes()[..], &start.to_be_bytes()].concat();
+            [vec![0, 0, 0, 2], epoch(first, 0), epoch(second, 5), vec![0; 4]].concat()
+        };
+        let malformed = |what| SnapshotError::Malformed { what };
+        for (bytes, error) in [
+            (framed(2, &[]), SnapshotError::UnknownVersion { found: 2, newest: 1 }),
+            (framed(1, &[]), SnapshotError::Truncated { bytes: 10 }),
+            (framed(1, &[0xff; 4]), SnapshotError::Truncated { bytes: 14 }),
+            (framed(1, &two_epochs(3, 3)), malformed("leader epochs do not rise")),
+            (framed(1, &two_epochs(-1, 3)), malformed("leader epochs do not rise")),
+            (framed(1, &[0; 9]), malformed("bytes follow the last producer")),
+            (vec![0; 40], SnapshotError::WrongMagic { found: 0 }),
+        ] {
+            assert_eq!(PartitionSnapshot::decode(&bytes), Err(error));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_comes_back(body: Vec<u8>) {
+            let _ = PartitionSnapshot::decode(&framed(1, &body));
+        }
+
+        #[test]
+        fn a_snapshot_and_what_follows_make_the_same_state(
+            ids in prop::collection::vec(0..4_i64, 1..40), cut: prop::sample::Index,
+        ) {
+            let mut sequences = [0; 4];
+            let batches: Vec<_> = (0..).zip(&ids).map(|(offset, id)| {
+                let sequence = &mut sequences[*id as usize];
+                *sequence += 1;
+                batch(*id, 0, *sequence - 1, 1, offset)
+            }).collect();
+            let cut = cut.index(batches.len());
+            let mut whole = ProducerState::default();
+            let mut part = PartitionSnapshot::default();
+            batches.iter().for_each(|batch| whole.replay(batch, 5));
+            batches[..cut].iter().for_each(|batch| part.producers.replay(batch, 5));
+            let mut restored = PartitionSnapshot::decode(&part.encode()).unwrap();
+            batches[cut..].iter().for_each(|batch| restored.producers.replay(batch, 5));
+            prop_assert_eq!(restored.producers, whole);
+        }
+    }
 }

@@ -247,7 +247,9 @@ impl Producer {
 
     fn truncate_from_end(&mut self, log_end_offset: Offset) {
         let kept = self.batches().iter().filter(|batch| batch.last_offset() < log_end_offset);
-        self.len = kept.count() as u8;
+        let kept = kept.count();
+        self.batches[kept..].fill(BatchFacts::default()); // so that equal producers compare equal
+        self.len = kept as u8;
     }
 }
 
@@ -295,4 +297,184 @@ fn check_form(batch: &BatchHeader) -> Result<(), ProducerError> {
         return Err(ProducerError::Malformed { producer_id, epoch, base_sequence });
     }
     Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+    use tidelog_types::{BATCH_HEADER_LEN, ErrorCode, batch_header::patch_place};
+
+    use super::*;
+
+    /// A batch of `count` records, which would be appended at `offset`.
+    pub(crate) fn batch(
+        producer_id: i64,
+        epoch: i16,
+        base_sequence: i32,
+        count: i32,
+        offset: i64,
+    ) -> BatchHeader {
+        let mut bytes = BatchHeader::decode(&[0; BATCH_HEADER_LEN]).encode();
+        patch_place(&mut bytes, Offset(offset), tidelog_types::LeaderEpoch(0));
+        BatchHeader {
+            producer_id: ProducerId(producer_id),
+            producer_epoch: ProducerEpoch(epoch),
+            base_sequence,
+            last_offset_delta: count - 1,
+            max_timestamp: 1000 + offset,
+            ..BatchHeader::decode(&bytes)
+        }
+    }
+
+    fn replayed(batches: &[BatchHeader]) -> ProducerState {
+        let mut state = ProducerState::default();
+        batches.iter().for_each(|batch| state.replay(batch, 0));
+        state
+    }
+
+    fn duplicate(base: i64, last: i64) -> Result<Verdict, ErrorCode> {
+        let timestamp = 1000 + base;
+        Ok(Verdict::Duplicate { base_offset: Offset(base), last_offset: Offset(last), timestamp })
+    }
+
+    #[test]
+    fn each_rule_of_idempotence_has_its_answer() {
+        const MAX: i32 = i32::MAX;
+        let append = Ok(Verdict::Append);
+        let out_of_order = Err(ErrorCode::OutOfOrderSequenceNumber);
+        let old_epoch = Err(ErrorCode::InvalidProducerEpoch);
+        let malformed = Err(ErrorCode::InvalidRecord);
+        let one = &[batch(7, 3, 0, 10, 100)][..];
+        let six: Vec<_> = (0..6).map(|n| batch(7, 3, n, 1, 100 + i64::from(n))).collect();
+        let at_the_end = &[batch(7, 3, MAX - 1, 2, 100)][..];
+        let across = &[batch(7, 3, MAX, 3, 100)][..];
+        // What was written, what is sent (producer, epoch, sequence, records), the answer.
+        for (written, (id, epoch, sequence, count), answer) in [
+            (one, (-1, -1, 0, 1), append),
+            (one, (-1, -1, -1, 1), append),
+            (one, (7, 3, 10, 5), append),
+            (one, (7, 3, 0, 10), duplicate(100, 109)),
+            (one, (7, 3, 0, 9), out_of_order),
+            (one, (7, 3, 11, 1), out_of_order),
+            (one, (7, 3, 9, 1), out_of_order),
+            (one, (7, 2, 10, 1), old_epoch),
+            (one, (7, 2, 0, 10), old_epoch),
+            (one, (7, 4, 0, 1), append),
+            (one, (7, 4, 10, 1), out_of_order),
+            (one, (8, 0, 0, 1), append),
+            (one, (8, 0, 55, 1), append),
+            (one, (7, -1, 10, 1), malformed),
+            (one, (7, 3, -1, 1), malformed),
+            (&six, (7, 3, 1, 1), duplicate(101, 101)),
+            (&six, (7, 3, 5, 1), duplicate(105, 105)),
+            (&six, (7, 3, 0, 1), out_of_order),
+            (at_the_end, (7, 3, 0, 1), append),
+            (at_the_end, (7, 3, MAX, 1), out_of_order),
+            (across, (7, 3, 2, 1), append),
+            (across, (7, 3, MAX, 3), duplicate(100, 102)),
+        ] {
+            let sent = batch(id, epoch, sequence, count, 0);
+            let judged = replayed(written).check(&sent, 0).map_err(|error| error.error_code());
+            assert_eq!(judged, answer, "{id} {epoch} {sequence} {count}");
+        }
+    }
+
+    #[test]
+    fn a_newer_epoch_forgets_the_batches_of_the_one_before() {
+        let state = replayed(&[batch(7, 3, 0, 1, 100), batch(7, 4, 0, 1, 101)]);
+        assert_eq!(state.check(&batch(7, 4, 0, 1, 0), 0).ok(), duplicate(101, 101).ok());
+        assert!(state.check(&batch(7, 3, 0, 1, 0), 0).is_err());
+    }
+
+    #[test]
+    fn a_producer_that_rests_for_a_day_is_forgotten() {
+        let mut state = replayed(&[batch(7, 3, 0, 1, 100)]);
+        let sent = batch(7, 2, 9, 1, 0);
+        assert!(state.check(&sent, EXPIRATION_MS - 1).is_err());
+        assert_eq!(state.expire(EXPIRATION_MS - 1), 0);
+        assert_eq!(state.check(&sent, EXPIRATION_MS), Ok(Verdict::Append));
+        assert_eq!(state.expire(EXPIRATION_MS), 1);
+        assert!(state.is_empty());
+    }
+
+    #[test]
+    fn at_the_bound_those_go_that_wrote_longest_ago() {
+        let mut state = ProducerState::with_producers_max(16);
+        for id in 0..1000 {
+            state.replay(&batch(id, 0, 0, 1, id), id);
+            assert!(state.len() <= 16);
+        }
+        let kept: Vec<_> = state.producers().map(|(id, _)| id.0).collect();
+        assert_eq!(kept.first().map(|first| 1000 - first), Some(kept.len() as i64));
+    }
+
+    #[test]
+    fn what_is_cut_from_the_log_is_forgotten_and_what_was_lost_is_told() {
+        let written = [batch(7, 0, 0, 1, 100), batch(8, 0, 0, 1, 101), batch(7, 0, 1, 1, 102)];
+        let mut state = replayed(&written);
+        assert_eq!(state.truncate_from_end(Offset(102)), 0);
+        assert_eq!(state, replayed(&written[..2]));
+        assert_eq!(state.truncate_from_end(Offset(101)), 1);
+        assert_eq!(state, replayed(&written[..1]));
+    }
+
+    /// A client that sends what it likes.
+    fn sent() -> impl Strategy<Value = (i64, i16, i32, i32)> {
+        (-1..3_i64, 0..3_i16, prop_oneof![0..9_i32, i32::MAX - 3..=i32::MAX], 1..4_i32)
+    }
+
+    /// What the rules say of a log that is kept whole.
+    fn judge(log: &[BatchHeader], sent: &BatchHeader) -> Result<Verdict, ErrorCode> {
+        let of_producer = log.iter().filter(|batch| batch.producer_id == sent.producer_id);
+        let Some(last) = of_producer.clone().next_back() else { return Ok(Verdict::Append) };
+        let same = |batch: &&&BatchHeader| {
+            batch.base_sequence == sent.base_sequence
+                && batch.last_sequence() == sent.last_sequence()
+        };
+        let mut remembered = of_producer
+            .rev()
+            .take_while(|batch| batch.producer_epoch == last.producer_epoch)
+            .take(5);
+        if sent.producer_id.0 < 0 {
+            return Ok(Verdict::Append);
+        }
+        if sent.producer_epoch == last.producer_epoch
+            && let Some(known) = remembered.find(|batch| same(&batch))
+        {
+            return duplicate(known.base_offset.0, known.last_offset().0);
+        }
+        let follows = i64::from(last.last_sequence()) + 1;
+        let follows = (follows % (i64::from(i32::MAX) + 1)) as i32;
+        match sent.producer_epoch.cmp(&last.producer_epoch) {
+            std::cmp::Ordering::Less => Err(ErrorCode::InvalidProducerEpoch),
+            std::cmp::Ordering::Greater if sent.base_sequence == 0 => Ok(Verdict::Append),
+            std::cmp::Ordering::Equal if sent.base_sequence == follows => Ok(Verdict::Append),
+            _ => Err(ErrorCode::OutOfOrderSequenceNumber),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_state_judges_as_the_whole_log_would(
+            tale in prop::collection::vec((sent(), prop::bool::weighted(0.7)), 1..80),
+        ) {
+            let (mut state, mut log, mut end) = (ProducerState::default(), Vec::new(), 0_i64);
+            for ((id, epoch, sequence, count), fits) in tale {
+                let mut sent = batch(id, epoch, sequence, count, end);
+                let last = log.iter().rev().find(|b: &&BatchHeader| b.producer_id.0 == id);
+                if let (true, Some(last)) = (fits, last) {
+                    sent.producer_epoch = last.producer_epoch; // most batches are in order
+                    sent.base_sequence = next_sequence(last.last_sequence());
+                }
+                let judged = state.check(&sent, 0).map_err(|error| error.error_code());
+                prop_assert_eq!(judged, judge(&log, &sent), "{:?}", sent);
+                if judged == Ok(Verdict::Append) {
+                    state.replay(&sent, 0);
+                    log.push(sent);
+                    end = sent.next_offset().0;
+                }
+            }
+            prop_assert_eq!(state, replayed(&log));
+        }
+    }
 }

@@ -228,3 +228,107 @@ fn take_where<T, W>(
     *waits = stay;
     over.into_iter().map(waiter).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn produces_are_answered_in_the_order_of_their_offsets() {
+        let mut waits = OffsetWaits::default();
+        for (offset, name) in [(5, "a"), (8, "b"), (5, "a again"), (9, "c")] {
+            waits.add(Offset(offset), at(1), name);
+        }
+        assert_eq!(waits.complete_up_to(Offset(4)), [] as [&str; 0]);
+        assert_eq!(waits.complete_up_to(Offset(8)), ["a", "a again", "b"]);
+        assert_eq!(waits.take_all(), ["c"]);
+    }
+
+    #[test]
+    fn a_fetch_waits_for_its_bytes_or_its_deadline() {
+        let mut waits = FetchWaits::default();
+        waits.add(Offset(10), 100, at(5), "wants 100");
+        waits.add(Offset(10), 1, at(9), "wants any");
+        waits.add(Offset(20), 1, at(7), "is further on");
+        assert_eq!(waits.on_readable(Offset(10), 50), [] as [&str; 0]);
+        assert_eq!(waits.on_readable(Offset(15), 60), ["wants any"]);
+        assert_eq!(waits.on_readable(Offset(16), 40), ["wants 100"]);
+        assert_eq!(waits.expire(at(6)), [] as [&str; 0]);
+        assert_eq!(waits.expire(at(7)), ["is further on"]);
+        assert!(waits.is_empty());
+    }
+
+    #[test]
+    fn a_wait_that_nobody_wants_any_more_is_taken_back_once() {
+        let mut purgatory: Purgatory<&str, &str> = Purgatory::default();
+        let kept = purgatory.durable.add(Offset(3), at(1), "kept");
+        let produce = purgatory.durable.add(Offset(3), at(1), "gone");
+        let fetch = purgatory.fetches.add(Offset(3), 1, at(1), "gone too");
+        purgatory.replicated.add(Offset(3), at(1), "replicated");
+        assert_eq!(purgatory.durable.remove(Offset(3), produce), Some("gone"));
+        assert_eq!(purgatory.durable.remove(Offset(3), produce), None);
+        assert_eq!(purgatory.fetches.remove(fetch), Some("gone too"));
+        assert_eq!(purgatory.fetches.remove(fetch), None);
+        assert_eq!(purgatory.len(), 2);
+        assert_eq!(purgatory.take_all(), (vec!["kept", "replicated"], vec![]));
+        assert_eq!(purgatory.durable.remove(Offset(3), kept), None);
+    }
+
+    /// What happens to waits for an offset.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Add(i64, u64),
+        Complete(i64),
+        Expire(u64),
+        Remove(prop::sample::Index),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            5 => (0..20_i64, 0..20_u64).prop_map(|(offset, deadline)| Step::Add(offset, deadline)),
+            1 => (0..20_i64).prop_map(Step::Complete),
+            1 => (0..20_u64).prop_map(Step::Expire),
+            1 => any::<prop::sample::Index>().prop_map(Step::Remove),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_wait_is_over_once_and_in_order(steps in prop::collection::vec(step(), 1..80)) {
+            let mut waits = OffsetWaits::default();
+            // Offset, age, deadline, ticket: sorted, so by offset, then by age.
+            let mut model: Vec<(i64, usize, u64, Ticket)> = Vec::new();
+            for (age, step) in steps.into_iter().enumerate() {
+                let (taken, over): (Vec<usize>, Vec<usize>) = match step {
+                    Step::Add(offset, deadline) => {
+                        let ticket = waits.add(Offset(offset), at(deadline), age);
+                        model.push((offset, age, deadline, ticket));
+                        model.sort_unstable();
+                        continue;
+                    }
+                    Step::Complete(to) => (
+                        waits.complete_up_to(Offset(to)),
+                        model.extract_if(.., |wait| wait.0 <= to).map(|wait| wait.1).collect(),
+                    ),
+                    Step::Expire(now) => (
+                        waits.expire(at(now)),
+                        model.extract_if(.., |wait| wait.2 <= now).map(|wait| wait.1).collect(),
+                    ),
+                    Step::Remove(_) if model.is_empty() => continue,
+                    Step::Remove(place) => {
+                        let wait = model.remove(place.index(model.len()));
+                        (waits.remove(Offset(wait.0), wait.3).into_iter().collect(), vec![wait.1])
+                    }
+                };
+                prop_assert_eq!(taken, over);
+                prop_assert_eq!(waits.len(), model.len());
+            }
+        }
+    }
+}

@@ -96,7 +96,8 @@ settings! {
         segment_bytes: u32 =
             "segment.bytes", Kind::Int { min: 1024, max: i32::MAX as i64 }, "1073741824";
         /// Bytes of a segment's offset index.
-        segment_index_bytes: i32 = "segment.index.bytes", Kind::Int { min: 4, max: i32::MAX as i64 }, "10485760";
+        segment_index_bytes: i32 =
+            "segment.index.bytes", Kind::Int { min: 4, max: i32::MAX as i64 }, "10485760";
         /// Milliseconds by which segments' starts are spread at random.
         segment_jitter_ms: i64 = "segment.jitter.ms", COUNT_LONG, "0";
         /// Milliseconds after which the next segment is started.
