@@ -1,0 +1,206 @@
+//! One broker: what its handlers share, and how it starts and stops.
+
+use std::{
+    collections::BTreeMap,
+    io, process,
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+};
+
+use arc_swap::ArcSwap;
+use crossbeam::channel::{Receiver, Sender, bounded};
+use kafka_protocol::{messages::BrokerId as WireBrokerId, protocol::StrBytes};
+use tidelog_metadata::{
+    ControllerConfig, MetadataImage, RegisterBrokerRequest, control::features::supported_features,
+    record::Endpoint,
+};
+use tidelog_raft::{Event, RaftHandle};
+use tidelog_types::{BrokerId, Clock, Uuid};
+use tidelog_wal::{RecoveredPartition, Wal};
+
+use crate::{
+    config::NodeSettings,
+    controller_handle::{COMMANDS_MAX, ControllerHandle},
+    metadata_loop::{MetadataLoop, MetadataLoopError, run_metadata_loop},
+    metrics::BrokerMetrics,
+    replica_manager::ReplicaManager,
+    topic_config::topic_defaults,
+};
+
+/// Metadata events that may wait to be applied.
+const METADATA_EVENTS_MAX: usize = 1024;
+
+/// A running broker, as its handlers see it.
+pub struct Broker {
+    pub(crate) settings: NodeSettings,
+    pub(crate) identity: BrokerIdentity,
+    pub(crate) image: Arc<ArcSwap<MetadataImage>>,
+    pub(crate) replicas: Arc<ReplicaManager>,
+    pub(crate) wal: Wal,
+    pub(crate) controller: ControllerHandle,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<BrokerMetrics>,
+    metadata_thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Who a broker is.
+#[derive(Debug, Clone)]
+pub struct BrokerIdentity {
+    /// Its cluster.
+    pub cluster_id: Uuid,
+    /// Its `node.id`.
+    pub node_id: BrokerId,
+    /// Its data directory.
+    pub directory_id: Uuid,
+    /// This process: another one at every start.
+    pub incarnation_id: Uuid,
+    /// Where clients reach it, by listener.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// What a broker is made of.
+pub struct BrokerParts {
+    /// What the operator set.
+    pub settings: NodeSettings,
+    /// Who it is.
+    pub identity: BrokerIdentity,
+    /// The log of its data directory.
+    pub wal: Wal,
+    /// What that log holds.
+    pub recovered: Vec<RecoveredPartition>,
+    /// The metadata log.
+    pub raft: RaftHandle,
+    /// What the metadata log says.
+    pub raft_events: Receiver<Event>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Metrics.
+    pub metrics: BrokerMetrics,
+}
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its metadata cannot be followed.
+    #[error(transparent)]
+    Metadata(#[from] MetadataLoopError),
+    /// The system gave no thread.
+    #[error("no thread for the metadata")]
+    Thread(#[source] io::Error),
+}
+
+impl Broker {
+    /// Starts the metadata thread and waits until this broker is registered and leads its
+    /// partitions in leader epochs of its own: only then may it be served.
+    ///
+    /// # Errors
+    /// As [`StartError`] says.
+    pub fn start(parts: BrokerParts) -> Result<Arc<Broker>, StartError> {
+        let BrokerParts { settings, identity, wal, recovered, raft, raft_events, clock, metrics } =
+            parts;
+        let metrics = Arc::new(metrics);
+        let replicas = Arc::new(ReplicaManager::new(
+            identity.node_id,
+            wal.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+        ));
+        let image = Arc::new(ArcSwap::from_pointee(MetadataImage::default()));
+        let (commands, command_queue) = bounded(COMMANDS_MAX);
+        let (ready, registered) = bounded(1);
+        let recovered: BTreeMap<_, _> = recovered.into_iter().map(|r| (r.id, r)).collect();
+        let metadata_loop = MetadataLoop {
+            raft,
+            events: raft_events,
+            commands: command_queue,
+            wal: wal.clone(),
+            replicas: Arc::clone(&replicas),
+            published: Arc::clone(&image),
+            metrics: Arc::clone(&metrics),
+            registration: registration(&settings, &identity),
+            controller: controller_config(&settings),
+            topic_defaults: topic_defaults(&settings),
+            recovered,
+            random_id: random_uuid,
+            ready,
+        };
+        let thread = thread::Builder::new()
+            .name("metadata".to_owned())
+            .spawn(move || run_metadata_loop(metadata_loop))
+            .map_err(StartError::Thread)?;
+        registered.recv().unwrap_or(Err(MetadataLoopError::Stopped))?;
+        let controller = ControllerHandle::new(commands);
+        let metadata_thread = Mutex::new(Some(thread));
+        Ok(Arc::new(Broker {
+            settings,
+            identity,
+            image,
+            replicas,
+            wal,
+            controller,
+            clock,
+            metrics,
+            metadata_thread,
+        }))
+    }
+
+    /// Waits for the metadata thread, which ends when its Raft node has stopped.
+    pub fn join(&self) {
+        let thread = self.metadata_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            process::abort(); // it panicked: what it knew is lost
+        }
+    }
+
+    /// The cluster's id as clients are told.
+    pub(crate) fn cluster_id(&self) -> StrBytes {
+        StrBytes::from_string(self.identity.cluster_id.to_string())
+    }
+
+    /// A broker to send administrators to: any will do, and this one if it can.
+    pub(crate) fn some_controller(&self, image: &MetadataImage) -> WireBrokerId {
+        let me = self.identity.node_id;
+        let mut alive = image.cluster().alive().map(|broker| broker.broker_id);
+        let any = image.cluster().alive().map(|broker| broker.broker_id).next();
+        let chosen = if alive.any(|id| id == me) { Some(me) } else { any };
+        WireBrokerId(chosen.map_or(-1, |id| id.0))
+    }
+}
+
+/// The queue from a Raft node to [`BrokerParts::raft_events`]. When it is full the node waits.
+#[must_use]
+pub fn metadata_events() -> (Sender<Event>, Receiver<Event>) {
+    bounded(METADATA_EVENTS_MAX)
+}
+
+/// Sixteen random bytes (UUID version 4) whose text does not look like a command line's option.
+#[must_use]
+pub fn random_uuid() -> Uuid {
+    loop {
+        let id = Uuid(uuid::Uuid::new_v4().into_bytes());
+        if !id.to_string().starts_with('-') {
+            return id;
+        }
+    }
+}
+
+fn registration(settings: &NodeSettings, identity: &BrokerIdentity) -> RegisterBrokerRequest {
+    let rack = Some(settings.broker.broker_rack.clone()).filter(|rack| !rack.is_empty());
+    RegisterBrokerRequest {
+        broker_id: identity.node_id,
+        cluster_id: identity.cluster_id,
+        incarnation_id: identity.incarnation_id,
+        endpoints: identity.endpoints.clone(),
+        rack,
+        directories: vec![identity.directory_id],
+        features: supported_features(),
+    }
+}
+
+fn controller_config(settings: &NodeSettings) -> ControllerConfig {
+    let factor = settings.broker.default_replication_factor;
+    ControllerConfig {
+        num_partitions: settings.broker.num_partitions,
+        replication_factor: i16::try_from(factor).expect("the setting's bounds are an i16's"),
+    }
+}

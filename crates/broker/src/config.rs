@@ -1,0 +1,297 @@
+//! The broker's settings: one table, from which help, checks and `DescribeConfigs` come.
+//!
+//! Every key here is read somewhere. A setting that does nothing yet is not in the table.
+
+use std::collections::BTreeSet;
+
+use tidelog_net::config::NetConfig;
+use tidelog_raft::RaftSettings;
+use tidelog_types::{
+    property::{Kind, Property, PropertyError, nearest},
+    settings,
+};
+
+/// Greatest value of a Kafka `int`.
+const INT_MAX: i64 = i32::MAX as i64;
+
+settings! {
+    /// What a broker is started with. Kafka's key where Kafka has one.
+    pub struct BrokerSettings {
+        /// This broker's number, unique in its cluster.
+        node_id: i32 = "node.id", Kind::Int { min: 0, max: INT_MAX }, "1";
+        /// The directory that holds everything this broker keeps.
+        log_dirs: String = "log.dirs", Kind::Text, "./tidelog-data";
+        /// Where clients connect: PLAINTEXT://host:port, an empty host being every address.
+        listeners: String = "listeners", Kind::Text, "PLAINTEXT://:9092";
+        /// What clients are told to connect to; empty derives it from `listeners`.
+        advertised_listeners: String = "advertised.listeners", Kind::Text, "";
+        /// Where metrics and health are served over HTTP, as host:port; empty serves none.
+        admin_listener: String = "admin.listener", Kind::Text, "127.0.0.1:9644";
+        /// The rack that this broker stands in, told to clients.
+        broker_rack: String = "broker.rack", Kind::Text, "";
+        /// Partitions of a topic whose creator names no number.
+        num_partitions: i32 = "num.partitions", Kind::Int { min: 1, max: INT_MAX }, "1";
+        /// Replicas of a topic whose creator names no number.
+        default_replication_factor: i32 = "default.replication.factor",
+            Kind::Int { min: 1, max: 32767 }, "1";
+        /// Whether asking for a topic that does not exist may create it.
+        auto_create_topics_enable: bool = "auto.create.topics.enable", Kind::Boolean, "true";
+        /// Whether topics may be deleted.
+        delete_topic_enable: bool = "delete.topic.enable", Kind::Boolean, "true";
+        /// Bytes of the largest batch that a topic accepts, compressed as it came.
+        message_max_bytes: i32 = "message.max.bytes", Kind::Int { min: 0, max: INT_MAX }, "1048588";
+        /// Replicas that must be in sync before acks=all is accepted.
+        min_insync_replicas: i32 = "min.insync.replicas", Kind::Int { min: 1, max: INT_MAX }, "1";
+        /// Bytes of a segment file.
+        log_segment_bytes: i32 = "log.segment.bytes",
+            Kind::Int { min: 1024, max: INT_MAX }, "1073741824";
+        /// Bytes of a segment between two entries of its offset index.
+        log_index_interval_bytes: i32 = "log.index.interval.bytes",
+            Kind::Int { min: 0, max: INT_MAX }, "4096";
+        /// Reported only: every acknowledged record is on disk, whatever this says.
+        log_flush_interval_messages: i64 = "log.flush.interval.messages",
+            Kind::Long { min: 1, max: i64::MAX }, "9223372036854775807";
+        /// Reported only: every acknowledged record is on disk, whatever this says.
+        log_flush_interval_ms: i64 = "log.flush.interval.ms",
+            Kind::Long { min: 0, max: i64::MAX }, "9223372036854775807";
+        /// Whether records keep their producer's timestamp or get the broker's.
+        log_message_timestamp_type: String = "log.message.timestamp.type",
+            Kind::Choice(&["CreateTime", "LogAppendTime"]), "CreateTime";
+        /// Milliseconds that a record's timestamp may lie in the past.
+        log_message_timestamp_before_max_ms: i64 = "log.message.timestamp.before.max.ms",
+            Kind::Long { min: 0, max: i64::MAX }, "9223372036854775807";
+        /// Milliseconds that a record's timestamp may lie in the future.
+        log_message_timestamp_after_max_ms: i64 = "log.message.timestamp.after.max.ms",
+            Kind::Long { min: 0, max: i64::MAX }, "3600000";
+        /// Bytes of records in one Fetch response, whatever the client asks for.
+        fetch_max_bytes: i32 = "fetch.max.bytes", Kind::Int { min: 1024, max: INT_MAX }, "57671680";
+        /// Whether a record is acknowledged once synced, or once in the page cache.
+        wal_durability: String = "wal.durability", Kind::Choice(&["synced", "page-cache"]), "synced";
+        /// Bytes of recent batches kept in memory for consumers that keep up.
+        wal_tail_max_bytes: i64 = "wal.tail.max.bytes",
+            Kind::Long { min: 65536, max: i64::MAX }, "67108864";
+        /// Bytes that may wait to be written before producers wait.
+        wal_queue_max_bytes: i64 = "wal.queue.max.bytes",
+            Kind::Long { min: 65536, max: i64::MAX }, "33554432";
+        /// Bytes of WAL files before producers wait for the spill to segments.
+        wal_max_bytes: i64 = "wal.max.bytes",
+            Kind::Long { min: 1_048_576, max: i64::MAX }, "1073741824";
+        /// Bytes of one WAL file.
+        wal_file_bytes: i64 = "wal.file.bytes",
+            Kind::Long { min: 1_048_576, max: 1_073_741_824 }, "67108864";
+        /// Bytes of a new directory's first WAL file, which start-up waits for.
+        wal_first_file_bytes: i64 = "wal.first.file.bytes",
+            Kind::Long { min: 1_048_576, max: 1_073_741_824 }, "8388608";
+        /// Bytes of batches that one sync covers.
+        wal_commit_max_bytes: i64 = "wal.commit.max.bytes",
+            Kind::Long { min: 4096, max: 1_073_741_824 }, "4194304";
+        /// Segment files that are held open for reading.
+        wal_open_files_max: i32 = "wal.open.files.max", Kind::Int { min: 8, max: INT_MAX }, "1024";
+        /// Bytes that a partition writes between two snapshots of its producers.
+        wal_snapshot_interval_bytes: i64 = "wal.snapshot.interval.bytes",
+            Kind::Long { min: 1, max: i64::MAX }, "67108864";
+    }
+}
+
+/// Everything a node is started with.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct NodeSettings {
+    /// Keys that the operator set, to the default or not.
+    explicit: BTreeSet<String>,
+    /// The broker's.
+    pub broker: BrokerSettings,
+    /// The listeners'.
+    pub net: NetConfig,
+    /// The metadata log's.
+    pub raft: RaftSettings,
+}
+
+impl NodeSettings {
+    /// Every setting of a node.
+    pub fn properties() -> impl Iterator<Item = &'static Property> {
+        let tables = [BrokerSettings::PROPERTIES, NetConfig::PROPERTIES, RaftSettings::PROPERTIES];
+        tables.into_iter().flatten()
+    }
+
+    /// Sets one value from text.
+    ///
+    /// # Errors
+    /// For an unknown key, or a value outside its type or bounds.
+    pub fn set(&mut self, key: &str, text: &str) -> Result<(), PropertyError> {
+        let has = |table: &[Property]| table.iter().any(|property| property.key == key);
+        if has(BrokerSettings::PROPERTIES) {
+            self.broker.set(key, text)?;
+        } else if has(NetConfig::PROPERTIES) {
+            self.net.set(key, text)?;
+        } else if has(RaftSettings::PROPERTIES) {
+            self.raft.set(key, text)?;
+        } else {
+            let every: Vec<Property> = NodeSettings::properties().copied().collect();
+            let nearest = nearest(key, &every);
+            return Err(PropertyError::Unknown { key: key.to_owned(), nearest });
+        }
+        self.explicit.insert(key.to_owned());
+        Ok(())
+    }
+
+    /// Whether the operator set this key.
+    #[must_use]
+    pub fn is_explicit(&self, key: &str) -> bool {
+        self.explicit.contains(key)
+    }
+
+    /// One value as text, `None` for an unknown key.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<String> {
+        self.broker.get(key).or_else(|| self.net.get(key)).or_else(|| self.raft.get(key))
+    }
+}
+
+/// Why a set of settings cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// One setting is wrong by itself.
+    #[error(transparent)]
+    Property(#[from] PropertyError),
+    /// A listener is not of the form that can be served.
+    #[error("{key} = {value:?}: expected {expected}")]
+    Endpoint {
+        /// The setting.
+        key: &'static str,
+        /// As written.
+        value: String,
+        /// What would have been right.
+        expected: &'static str,
+    },
+}
+
+/// A host and a port. An empty host, where one listens, is every address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Name or address, IPv6 without brackets.
+    pub host: String,
+    /// TCP port; 0 lets the system choose where one listens.
+    pub port: u16,
+}
+
+impl BrokerSettings {
+    /// Where clients connect.
+    ///
+    /// # Errors
+    /// For anything but one `PLAINTEXT://host:port`.
+    pub fn listener(&self) -> Result<Endpoint, ConfigError> {
+        kafka_endpoint("listeners", &self.listeners)
+    }
+
+    /// What clients are told, given the port that is really listened on. A listener on every
+    /// address tells `localhost`: right for the machine itself, and others must be told by name.
+    ///
+    /// # Errors
+    /// For anything but nothing or one `PLAINTEXT://host:port` with a host.
+    pub fn advertised(&self, listening_port: u16) -> Result<Endpoint, ConfigError> {
+        const KEY: &str = "advertised.listeners";
+        if self.advertised_listeners.is_empty() {
+            let listener = self.listener()?;
+            let everywhere = ["", "0.0.0.0", "::"].contains(&listener.host.as_str());
+            let host = if everywhere { "localhost".to_owned() } else { listener.host };
+            return Ok(Endpoint { host, port: listening_port });
+        }
+        let endpoint = kafka_endpoint(KEY, &self.advertised_listeners)?;
+        if endpoint.host.is_empty() || endpoint.host == "0.0.0.0" {
+            let value = self.advertised_listeners.clone();
+            let expected = "a host that clients can reach";
+            return Err(ConfigError::Endpoint { key: KEY, value, expected });
+        }
+        Ok(endpoint)
+    }
+
+    /// Where metrics and health are served, if anywhere.
+    ///
+    /// # Errors
+    /// For anything but nothing or `host:port`.
+    pub fn admin(&self) -> Result<Option<Endpoint>, ConfigError> {
+        if self.admin_listener.is_empty() {
+            return Ok(None);
+        }
+        let value = self.admin_listener.clone();
+        let expected = "host:port, such as 127.0.0.1:9644";
+        let error = ConfigError::Endpoint { key: "admin.listener", value, expected };
+        host_and_port(&self.admin_listener).map(Some).ok_or(error)
+    }
+}
+
+fn kafka_endpoint(key: &'static str, text: &str) -> Result<Endpoint, ConfigError> {
+    let expected = "one listener, such as PLAINTEXT://localhost:9092";
+    let error = || ConfigError::Endpoint { key, value: text.to_owned(), expected };
+    let rest = text.strip_prefix("PLAINTEXT://").ok_or_else(error)?;
+    host_and_port(rest).ok_or_else(error)
+}
+
+fn host_and_port(text: &str) -> Option<Endpoint> {
+    let (host, port) = text.rsplit_once(':')?;
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let plain = host.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    if bracketed.is_none() && !plain {
+        return None;
+    }
+    let host = bracketed.unwrap_or(host).to_owned();
+    Some(Endpoint { host, port: port.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_passes_its_own_check() {
+        for property in NodeSettings::properties() {
+            assert_eq!(property.check(property.default), Ok(()), "{}", property.key);
+        }
+    }
+
+    #[test]
+    fn no_key_is_defined_twice() {
+        let mut keys: Vec<&str> = NodeSettings::properties().map(|p| p.key).collect();
+        keys.sort_unstable();
+        let count = keys.len();
+        keys.dedup();
+        assert_eq!(keys.len(), count);
+    }
+
+    #[test]
+    fn an_endpoint_is_read_or_refused_whole() {
+        let endpoint = |host: &str, port| Some(Endpoint { host: host.to_owned(), port });
+        let cases = [
+            ("PLAINTEXT://:9092", endpoint("", 9092)),
+            ("PLAINTEXT://localhost:0", endpoint("localhost", 0)),
+            ("PLAINTEXT://[::1]:9092", endpoint("::1", 9092)),
+            ("PLAINTEXT://::1:9092", None),
+            ("PLAINTEXT://a:9092,PLAINTEXT://b:9093", None),
+            ("SSL://a:9092", None),
+            ("a:9092", None),
+            ("PLAINTEXT://a:99999", None),
+        ];
+        for (text, expected) in cases {
+            let settings = BrokerSettings { listeners: text.to_owned(), ..Default::default() };
+            assert_eq!(settings.listener().ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_advertised_follows_the_listener_unless_told() {
+        let cases = [
+            ("PLAINTEXT://:9092", "", Some(("localhost", 9092))),
+            ("PLAINTEXT://10.0.0.1:9092", "", Some(("10.0.0.1", 9092))),
+            ("PLAINTEXT://:9092", "PLAINTEXT://kafka-1:19092", Some(("kafka-1", 19092))),
+            ("PLAINTEXT://:9092", "PLAINTEXT://0.0.0.0:9092", None),
+        ];
+        for (listeners, advertised_listeners, expected) in cases {
+            let (listeners, advertised_listeners) =
+                (listeners.to_owned(), advertised_listeners.to_owned());
+            let settings = BrokerSettings { listeners, advertised_listeners, ..Default::default() };
+            let told = settings.advertised(9092).ok();
+            let expected = expected.map(|(host, port)| Endpoint { host: host.to_owned(), port });
+            assert_eq!(told, expected);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! DeleteTopics: by name, or from version 6 on by id as well.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kafka_protocol::{
+    messages::{
+        DeleteTopicsRequest, DeleteTopicsResponse, TopicName,
+        delete_topics_response::DeletableTopicResult,
+    },
+    protocol::StrBytes,
+};
+use tidelog_metadata::{DeleteTopicResult, DeletedTopic, TopicReference};
+use tidelog_net::service::Handled;
+use tidelog_protocol::{RequestError, request};
+use tidelog_types::{ErrorCode, Uuid};
+
+use crate::{
+    broker::Broker,
+    handlers::metadata::uuid,
+    pending::{Answer, park, timeout},
+    request_context::RequestContext,
+};
+
+/// First version that may name topics by id, and whose answer has both.
+const TOPIC_ID_FROM: i16 = 6;
+/// First version with a code of its own for deletion being switched off (KIP-322).
+const DISABLED_CODE_FROM: i16 = 3;
+
+pub(crate) fn handle(
+    broker: &Arc<Broker>,
+    context: RequestContext,
+    body: Bytes,
+) -> Result<Handled, RequestError> {
+    let request: DeleteTopicsRequest = request::decode(context.version(), body)?;
+    let references = references(&request, context.version());
+    if !broker.settings.broker.delete_topic_enable {
+        let code = match context.version() {
+            DISABLED_CODE_FROM.. => ErrorCode::TopicDeletionDisabled,
+            _ => ErrorCode::InvalidRequest,
+        };
+        let responses = all_failed(broker, &context, &references, code);
+        let response = DeleteTopicsResponse::default().with_responses(responses);
+        return Ok(context.answer(&broker.metrics, &response));
+    }
+    let receiver = broker.controller.delete_topics(references.clone());
+    let broker = Arc::clone(broker);
+    Ok(park(receiver, Some(timeout(request.timeout_ms)), move |deleted| {
+        let responses = match deleted {
+            Answer::Got(Ok(deleted)) => {
+                deleted.into_iter().map(|deleted| result(&broker, &context, deleted)).collect()
+            }
+            Answer::Got(Err(code)) => all_failed(&broker, &context, &references, code),
+            Answer::TimedOut => {
+                all_failed(&broker, &context, &references, ErrorCode::RequestTimedOut)
+            }
+            Answer::Lost => all_failed(&broker, &context, &references, ErrorCode::NotController),
+        };
+        let response = DeleteTopicsResponse::default().with_responses(responses);
+        context.encode(&broker.metrics, &response)
+    }))
+}
+
+fn references(request: &DeleteTopicsRequest, version: i16) -> Vec<TopicReference> {
+    if version < TOPIC_ID_FROM {
+        let name = |name: &TopicName| TopicReference::Name(name.to_string());
+        return request.topic_names.iter().map(name).collect();
+    }
+    let topics = request.topics.iter().map(|topic| match &topic.name {
+        Some(name) => TopicReference::Name(name.to_string()),
+        None => TopicReference::Id(Uuid(topic.topic_id.into_bytes())),
+    });
+    topics.collect()
+}
+
+fn result(
+    broker: &Broker,
+    context: &RequestContext,
+    deleted: DeleteTopicResult,
+) -> DeletableTopicResult {
+    let DeleteTopicResult { reference, result } = deleted;
+    match result {
+        Ok(DeletedTopic { name, topic_id }) => {
+            let mut result = DeletableTopicResult::default()
+                .with_name(Some(TopicName(StrBytes::from_string(name))))
+                .with_error_message(None);
+            if context.version() >= TOPIC_ID_FROM {
+                result.topic_id = uuid(topic_id);
+            }
+            result
+        }
+        Err(error) => failed(broker, context, &reference, error.error_code(), error.to_string()),
+    }
+}
+
+fn all_failed(
+    broker: &Broker,
+    context: &RequestContext,
+    references: &[TopicReference],
+    code: ErrorCode,
+) -> Vec<DeletableTopicResult> {
+    let failed = |reference| failed(broker, context, reference, code, code.text().to_owned());
+    references.iter().map(failed).collect()
+}
+
+fn failed(
+    broker: &Broker,
+    context: &RequestContext,
+    reference: &TopicReference,
+    code: ErrorCode,
+    message: String,
+) -> DeletableTopicResult {
+    let result = DeletableTopicResult::default()
+        .with_error_code(context.error(&broker.metrics, code))
+        .with_error_message(Some(StrBytes::from_string(message)));
+    match reference {
+        TopicReference::Name(name) => {
+            result.with_name(Some(TopicName(StrBytes::from_string(name.clone()))))
+        }
+        TopicReference::Id(id) => result.with_name(None).with_topic_id(uuid(*id)),
+    }
+}

@@ -1,0 +1,187 @@
+//! DescribeConfigs: settings of topics and of this broker, each with where it comes from.
+
+use bytes::Bytes;
+use kafka_protocol::{
+    messages::{
+        DescribeConfigsRequest, DescribeConfigsResponse,
+        describe_configs_request::DescribeConfigsResource,
+        describe_configs_response::{
+            DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+        },
+    },
+    protocol::StrBytes,
+};
+use tidelog_metadata::MetadataImage;
+use tidelog_net::service::Handled;
+use tidelog_protocol::{RequestError, request};
+use tidelog_types::{
+    ErrorCode,
+    property::{Kind, Property},
+    topic_settings::TopicSettings,
+};
+
+use crate::{
+    broker::Broker,
+    config::NodeSettings,
+    request_context::RequestContext,
+    topic_config::{broker_synonym, topic_defaults},
+};
+
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+/// First version with types and documentation (KIP-569).
+const TYPES_FROM: i16 = 3;
+
+/// Where a value comes from, with Kafka's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    Topic = 1,
+    StaticBroker = 4,
+    Default = 5,
+}
+
+/// One setting as it is told.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Described {
+    pub property: &'static Property,
+    pub value: String,
+    pub source: Source,
+    /// From the one that holds to the default, with the key that each has at its level.
+    pub synonyms: Vec<(&'static str, String, Source)>,
+}
+
+pub(crate) fn handle(
+    broker: &Broker,
+    context: &RequestContext,
+    body: Bytes,
+) -> Result<Handled, RequestError> {
+    let request: DescribeConfigsRequest = request::decode(context.version(), body)?;
+    let image = broker.image.load();
+    let results = request.resources.iter().map(|resource| {
+        let result = DescribeConfigsResult::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone());
+        match describe(broker, &image, resource) {
+            Ok(described) => {
+                let wanted = described.into_iter().filter(|d| is_wanted(resource, d.property.key));
+                let configs = wanted.map(|d| told(&request, context.version(), d)).collect();
+                result.with_configs(configs).with_error_message(None)
+            }
+            Err((code, message)) => result
+                .with_error_code(context.error(&broker.metrics, code))
+                .with_error_message(Some(StrBytes::from_string(message))),
+        }
+    });
+    let response = DescribeConfigsResponse::default().with_results(results.collect());
+    Ok(context.answer(&broker.metrics, &response))
+}
+
+fn describe(
+    broker: &Broker,
+    image: &MetadataImage,
+    resource: &DescribeConfigsResource,
+) -> Result<Vec<Described>, (ErrorCode, String)> {
+    let name = resource.resource_name.as_str();
+    match resource.resource_type {
+        TOPIC if image.topics().get(name).is_some() => {
+            let overrides: Vec<_> = image.configs().topic(name).collect();
+            Ok(topic(&broker.settings, &overrides))
+        }
+        TOPIC => {
+            let code = ErrorCode::UnknownTopicOrPartition;
+            Err((code, code.text().to_owned()))
+        }
+        BROKER if name.is_empty() => Ok(Vec::new()), // settings of all brokers: none can be set
+        BROKER if name == broker.identity.node_id.to_string() => Ok(node(&broker.settings)),
+        BROKER => {
+            let message =
+                format!("this is broker {}, not broker {name:?}", broker.identity.node_id);
+            Err((ErrorCode::InvalidRequest, message))
+        }
+        other => {
+            Err((ErrorCode::InvalidRequest, format!("resource type {other} is not described")))
+        }
+    }
+}
+
+/// The settings of a topic that was given these, in the order of their keys.
+pub(crate) fn topic(settings: &NodeSettings, overrides: &[(&str, &str)]) -> Vec<Described> {
+    let defaults = topic_defaults(settings);
+    let described = TopicSettings::PROPERTIES.iter().map(|property| {
+        let mut synonyms = Vec::with_capacity(3);
+        if let Some((_, value)) = overrides.iter().find(|(key, _)| *key == property.key) {
+            synonyms.push((property.key, (*value).to_owned(), Source::Topic));
+        }
+        let broker_key = broker_synonym(property.key);
+        if let Some(key) = broker_key.filter(|key| settings.is_explicit(key)) {
+            let value = defaults.get(property.key).expect("a key of the table");
+            synonyms.push((key, value, Source::StaticBroker));
+        }
+        let default_key = broker_key.unwrap_or(property.key);
+        synonyms.push((default_key, property.default.to_owned(), Source::Default));
+        let (_, value, source) = synonyms[0].clone();
+        Described { property, value, source, synonyms }
+    });
+    described.collect()
+}
+
+/// This node's settings, in the order of its tables.
+fn node(settings: &NodeSettings) -> Vec<Described> {
+    let described = NodeSettings::properties().map(|property| {
+        let value = settings.get(property.key).expect("a key of the tables");
+        let mut synonyms = vec![(property.key, property.default.to_owned(), Source::Default)];
+        if settings.is_explicit(property.key) {
+            synonyms.insert(0, (property.key, value, Source::StaticBroker));
+        }
+        let (_, value, source) = synonyms[0].clone();
+        Described { property, value, source, synonyms }
+    });
+    described.collect()
+}
+
+fn is_wanted(resource: &DescribeConfigsResource, key: &str) -> bool {
+    let keys = resource.configuration_keys.as_ref();
+    keys.is_none_or(|keys| keys.iter().any(|wanted| wanted.as_str() == key))
+}
+
+fn told(
+    request: &DescribeConfigsRequest,
+    version: i16,
+    described: Described,
+) -> DescribeConfigsResourceResult {
+    let Described { property, value, source, synonyms } = described;
+    let synonym = |(key, value, source): (&'static str, String, Source)| {
+        DescribeConfigsSynonym::default()
+            .with_name(StrBytes::from_static_str(key))
+            .with_value(Some(StrBytes::from_string(value)))
+            .with_source(source as i8)
+    };
+    let mut result = DescribeConfigsResourceResult::default()
+        .with_name(StrBytes::from_static_str(property.key))
+        .with_value(Some(StrBytes::from_string(value)))
+        .with_read_only(TopicSettings::property(property.key) != Some(property))
+        .with_config_source(source as i8)
+        .with_documentation(None);
+    if request.include_synonyms {
+        result.synonyms = synonyms.into_iter().map(synonym).collect();
+    }
+    if version >= TYPES_FROM {
+        result.config_type = kind_number(property.kind);
+        if request.include_documentation {
+            result.documentation = Some(StrBytes::from_static_str(property.doc));
+        }
+    }
+    result
+}
+
+/// Kafka's number of a setting's type.
+fn kind_number(kind: Kind) -> i8 {
+    match kind {
+        Kind::Boolean => 1,
+        Kind::Text | Kind::Choice(_) => 2,
+        Kind::Int { .. } => 3,
+        Kind::Long { .. } => 5,
+        Kind::Double { .. } => 6,
+        Kind::List(_) => 7,
+    }
+}

@@ -1,0 +1,62 @@
+//! InitProducerId: an identity for an idempotent producer (KIP-98). Transactions are not served.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use kafka_protocol::messages::{
+    InitProducerIdRequest, InitProducerIdResponse, ProducerId as WireProducerId,
+};
+use tidelog_net::service::Handled;
+use tidelog_protocol::{RequestError, request};
+use tidelog_types::{ErrorCode, ProducerId};
+
+use crate::{
+    broker::Broker,
+    pending::{Answer, park},
+    request_context::RequestContext,
+};
+
+/// How long a new block of ids may take: clients ask again.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) fn handle(
+    broker: &Arc<Broker>,
+    context: RequestContext,
+    body: Bytes,
+) -> Result<Handled, RequestError> {
+    let request: InitProducerIdRequest = request::decode(context.version(), body)?;
+    if !is_lawful(&request) {
+        let response = answer(broker, &context, Err(ErrorCode::InvalidRequest));
+        return Ok(context.answer(&broker.metrics, &response));
+    }
+    let receiver = broker.controller.next_producer_id();
+    let broker = Arc::clone(broker);
+    Ok(park(receiver, Some(PATIENCE), move |given| {
+        let given = match given {
+            Answer::Got(given) => given,
+            Answer::TimedOut | Answer::Lost => Err(ErrorCode::CoordinatorNotAvailable),
+        };
+        context.encode(&broker.metrics, &answer(&broker, &context, given))
+    }))
+}
+
+/// A producer gives both of its old id and epoch or neither, and has no transactional id.
+fn is_lawful(request: &InitProducerIdRequest) -> bool {
+    let (id, epoch) = (request.producer_id.0, request.producer_epoch);
+    request.transactional_id.is_none() && ((id == -1 && epoch == -1) || (id >= 0 && epoch >= 0))
+}
+
+fn answer(
+    broker: &Broker,
+    context: &RequestContext,
+    given: Result<ProducerId, ErrorCode>,
+) -> InitProducerIdResponse {
+    let response = InitProducerIdResponse::default();
+    match given {
+        Ok(id) => response.with_producer_id(WireProducerId(id.0)).with_producer_epoch(0),
+        Err(code) => response
+            .with_error_code(context.error(&broker.metrics, code))
+            .with_producer_id(WireProducerId(ProducerId::NONE.0))
+            .with_producer_epoch(-1),
+    }
+}

@@ -1,0 +1,249 @@
+//! Metadata: which topics there are, who leads them, and where to find who leads.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use kafka_protocol::{
+    messages::{
+        BrokerId as WireBrokerId, MetadataRequest, MetadataResponse, TopicName,
+        metadata_response::{
+            MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+        },
+    },
+    protocol::StrBytes,
+};
+use tidelog_metadata::{
+    ControllerError, CreateTopic, CreateTopicResult, MetadataImage, image::TopicImage,
+    record::PartitionRegistration,
+};
+use tidelog_net::service::{CloseReason, Handled};
+use tidelog_protocol::{Outgoing, RequestError, request};
+use tidelog_types::{BrokerId, ErrorCode, TopicId, Uuid};
+
+use crate::{
+    broker::Broker,
+    handlers::describe_cluster::CLUSTER_OPERATIONS,
+    pending::{Answer, park},
+    request_context::RequestContext,
+};
+
+/// How long creating a topic may take before the client is told to ask again.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Every operation on a topic, as bits: all are allowed where nobody says otherwise.
+const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
+/// Kafka's own topics: nobody creates them by asking for them.
+const INTERNAL_TOPICS: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
+
+/// One topic that a client asks for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Wanted {
+    Name(StrBytes),
+    Id(TopicId),
+}
+
+pub(crate) fn handle(
+    broker: &Arc<Broker>,
+    context: RequestContext,
+    body: Bytes,
+) -> Result<Handled, RequestError> {
+    let request: MetadataRequest = request::decode(context.version(), body)?;
+    let wanted = wanted(&request, context.version());
+    let creatable = creatable(broker, &request, wanted.as_ref());
+    if creatable.is_empty() {
+        return Ok(context
+            .answer(&broker.metrics, &respond(broker, &context, &request, wanted.as_ref(), &[])));
+    }
+    let receiver = broker.controller.create_topics(creatable, false);
+    let broker = Arc::clone(broker);
+    Ok(park(receiver, Some(PATIENCE), move |created| {
+        answer_created(&broker, &context, &request, wanted.as_ref(), created)
+    }))
+}
+
+/// `None` asks for all topics: no list, or in version 0 an empty one.
+fn wanted(request: &MetadataRequest, version: i16) -> Option<BTreeSet<Wanted>> {
+    let topics = request.topics.as_ref()?;
+    if version == 0 && topics.is_empty() {
+        return None;
+    }
+    let name = |topic: &kafka_protocol::messages::metadata_request::MetadataRequestTopic| {
+        match &topic.name {
+            Some(name) => Wanted::Name(name.0.clone()),
+            None => Wanted::Id(Uuid(topic.topic_id.into_bytes())),
+        }
+    };
+    Some(topics.iter().map(name).collect())
+}
+
+/// Topics that asking for creates: only by name, only where both sides allow it, and never those
+/// that asking for all topics would have shown.
+fn creatable(
+    broker: &Broker,
+    request: &MetadataRequest,
+    wanted: Option<&BTreeSet<Wanted>>,
+) -> Vec<CreateTopic> {
+    let allowed =
+        request.allow_auto_topic_creation && broker.settings.broker.auto_create_topics_enable;
+    let Some(wanted) = wanted.filter(|_| allowed) else { return Vec::new() };
+    let image = broker.image.load();
+    let missing = wanted.iter().filter_map(|wanted| match wanted {
+        Wanted::Name(name) => Some(name.as_str()),
+        Wanted::Id(_) => None,
+    });
+    missing
+        .filter(|name| image.topics().get(name).is_none())
+        .filter(|name| is_lawful_name(name) && !INTERNAL_TOPICS.contains(name))
+        .map(CreateTopic::with_defaults)
+        .collect()
+}
+
+/// Kafka answers first and creates behind the client's back, so that it must ask again; the
+/// finished topic is as good an answer to every client, and a better one.
+fn answer_created(
+    broker: &Broker,
+    context: &RequestContext,
+    request: &MetadataRequest,
+    wanted: Option<&BTreeSet<Wanted>>,
+    created: Answer<Result<Vec<CreateTopicResult>, ErrorCode>>,
+) -> Result<Outgoing, CloseReason> {
+    let created = match created {
+        Answer::Got(Ok(created)) => created,
+        // What could not be created now is unknown: the client asks again.
+        Answer::Got(Err(_)) | Answer::TimedOut | Answer::Lost => Vec::new(),
+    };
+    let response = respond(broker, context, request, wanted, &created);
+    context.encode(&broker.metrics, &response)
+}
+
+fn respond(
+    broker: &Broker,
+    context: &RequestContext,
+    request: &MetadataRequest,
+    wanted: Option<&BTreeSet<Wanted>>,
+    created: &[CreateTopicResult],
+) -> MetadataResponse {
+    let image = broker.image.load();
+    let mut topics: Vec<MetadataResponseTopic> = match wanted {
+        None => image.topics().iter().map(|topic| known(&image, context, topic)).collect(),
+        Some(wanted) => wanted.iter().map(|wanted| one(&image, context, wanted, created)).collect(),
+    };
+    for topic in &mut topics {
+        broker.metrics.api(context.header.api_key).error(code_of(topic));
+        if request.include_topic_authorized_operations && topic.error_code == 0 {
+            topic.topic_authorized_operations = TOPIC_OPERATIONS;
+        }
+    }
+    let mut response = MetadataResponse::default()
+        .with_brokers(brokers(&image, context))
+        .with_cluster_id(Some(broker.cluster_id()))
+        .with_controller_id(broker.some_controller(&image))
+        .with_topics(topics);
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+    }
+    response
+}
+
+fn brokers(image: &MetadataImage, context: &RequestContext) -> Vec<MetadataResponseBroker> {
+    let brokers = image.cluster().alive().filter_map(|broker| {
+        let endpoint = broker.endpoints.iter().find(|e| *e.listener == *context.listener)?;
+        let told = MetadataResponseBroker::default()
+            .with_node_id(WireBrokerId(broker.broker_id.0))
+            .with_host(StrBytes::from_string(endpoint.host.clone()))
+            .with_port(i32::from(endpoint.port))
+            .with_rack(broker.rack.clone().map(StrBytes::from_string));
+        Some(told)
+    });
+    brokers.collect()
+}
+
+fn one(
+    image: &MetadataImage,
+    context: &RequestContext,
+    wanted: &Wanted,
+    created: &[CreateTopicResult],
+) -> MetadataResponseTopic {
+    let (found, name, topic_id) = match wanted {
+        Wanted::Name(name) => (image.topics().get(name), Some(name), TopicId::ZERO),
+        Wanted::Id(id) => (image.topics().get_by_id(*id), None, *id),
+    };
+    if let Some(topic) = found {
+        return known(image, context, topic);
+    }
+    let code = match name {
+        None => ErrorCode::UnknownTopicId,
+        Some(name) if !is_lawful_name(name) => ErrorCode::InvalidTopicException,
+        Some(name) => {
+            let refused = created.iter().find(|created| *created.name == **name);
+            let refused = refused.and_then(|created| created.result.as_ref().err());
+            refused.map_or(ErrorCode::UnknownTopicOrPartition, ControllerError::error_code)
+        }
+    };
+    MetadataResponseTopic::default()
+        .with_error_code(code.code())
+        .with_name(name.map(|name| TopicName(name.clone())))
+        .with_topic_id(uuid(topic_id))
+}
+
+fn known(
+    image: &MetadataImage,
+    context: &RequestContext,
+    topic: &TopicImage,
+) -> MetadataResponseTopic {
+    let partitions = topic
+        .partitions()
+        .map(|(index, registration)| partition(image, context, index, registration))
+        .collect();
+    MetadataResponseTopic::default()
+        .with_name(Some(TopicName(StrBytes::from_string(topic.name().to_owned()))))
+        .with_topic_id(uuid(topic.topic_id()))
+        .with_is_internal(INTERNAL_TOPICS.contains(&topic.name()))
+        .with_partitions(partitions)
+}
+
+fn partition(
+    image: &MetadataImage,
+    context: &RequestContext,
+    index: i32,
+    registration: &PartitionRegistration,
+) -> MetadataResponsePartition {
+    let ids = |ids: &[BrokerId]| ids.iter().map(|id| WireBrokerId(id.0)).collect::<Vec<_>>();
+    let is_offline = |id: &&BrokerId| !image.cluster().is_active(**id);
+    let offline: Vec<BrokerId> = registration.replicas.iter().filter(is_offline).copied().collect();
+    let leader = registration.leader.filter(|id| image.cluster().is_active(*id));
+    let code = match leader {
+        None => ErrorCode::LeaderNotAvailable,
+        Some(leader) => match has_listener(image, leader, &context.listener) {
+            true => ErrorCode::None,
+            false if context.version() >= 6 => ErrorCode::ListenerNotFound,
+            false => ErrorCode::LeaderNotAvailable,
+        },
+    };
+    MetadataResponsePartition::default()
+        .with_error_code(code.code())
+        .with_partition_index(index)
+        .with_leader_id(WireBrokerId(leader.map_or(-1, |id| id.0)))
+        .with_leader_epoch(registration.leader_epoch.0)
+        .with_replica_nodes(ids(&registration.replicas))
+        .with_isr_nodes(ids(&registration.isr))
+        .with_offline_replicas(ids(&offline))
+}
+
+fn has_listener(image: &MetadataImage, id: BrokerId, listener: &str) -> bool {
+    let broker = image.cluster().broker(id);
+    broker.is_some_and(|broker| broker.endpoints.iter().any(|e| e.listener == listener))
+}
+
+/// 1 to 249 letters, digits, dots, underscores and dashes, but not `.` or `..`.
+fn is_lawful_name(name: &str) -> bool {
+    let lawful = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    (1..=249).contains(&name.len()) && name.chars().all(lawful) && name != "." && name != ".."
+}
+
+fn code_of(topic: &MetadataResponseTopic) -> ErrorCode {
+    ErrorCode::from_wire(topic.error_code).expect("a code of ours")
+}
+
+pub(crate) fn uuid(id: Uuid) -> uuid::Uuid {
+    uuid::Uuid::from_bytes(id.0)
+}

@@ -1,0 +1,82 @@
+//! What a handler knows of the request it answers, and how it answers.
+
+use std::{sync::Arc, time::Instant};
+
+use kafka_protocol::protocol::Encodable;
+use tidelog_net::service::{CloseReason, Handled, Reply};
+use tidelog_protocol::{Outgoing, RequestError, RequestHeader, response};
+use tidelog_types::ErrorCode;
+use tracing::error;
+
+use crate::metrics::BrokerMetrics;
+
+/// One request on its way to an answer.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestContext {
+    /// Which API, in which version, and the client's number for it.
+    pub header: RequestHeader,
+    /// The listener it came in by, which decides what addresses the client is told.
+    pub listener: Arc<str>,
+    started: Instant,
+}
+
+impl RequestContext {
+    /// A request that has just arrived.
+    pub fn new(header: RequestHeader, listener: Arc<str>) -> RequestContext {
+        RequestContext { header, listener, started: Instant::now() }
+    }
+
+    /// The request's version.
+    pub fn version(&self) -> i16 {
+        self.header.api_version
+    }
+
+    /// When it arrived.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Encodes an answer that is known now.
+    pub fn answer<R: Encodable>(&self, metrics: &BrokerMetrics, response: &R) -> Handled {
+        match self.encode(metrics, response) {
+            Ok(outgoing) => Handled::Reply(Reply::Ready(outgoing)),
+            Err(reason) => Handled::Close(reason),
+        }
+    }
+
+    /// Encodes an answer and counts it.
+    pub fn encode<R: Encodable>(
+        &self,
+        metrics: &BrokerMetrics,
+        response: &R,
+    ) -> Result<Outgoing, CloseReason> {
+        match response::encode(&self.header, response) {
+            Ok(outgoing) => Ok(self.finish(metrics, outgoing)),
+            Err(refused) => {
+                error!(%refused, "an answer of ours could not be encoded");
+                Err(CloseReason::Internal)
+            }
+        }
+    }
+
+    /// Counts an answer that is on its way.
+    pub fn finish(&self, metrics: &BrokerMetrics, outgoing: Outgoing) -> Outgoing {
+        metrics.api(self.header.api_key).answered(self.started.elapsed());
+        outgoing
+    }
+
+    /// Counts an error of the answer, and gives its number on the wire.
+    pub fn error(&self, metrics: &BrokerMetrics, code: ErrorCode) -> i16 {
+        metrics.api(self.header.api_key).error(code);
+        code.code()
+    }
+}
+
+/// Why a request that gets no answer ends its connection.
+pub(crate) fn close_reason(error: &RequestError) -> CloseReason {
+    match error {
+        RequestError::NotServed { .. } => CloseReason::Unsupported,
+        RequestError::TooLarge { .. } => CloseReason::Oversized,
+        RequestError::TooCostly { .. } | RequestError::Malformed(_) => CloseReason::Malformed,
+    }
+}
