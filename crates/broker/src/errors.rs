@@ -59,6 +59,7 @@ pub(crate) fn read(error: &ReadError) -> ErrorCode {
 pub(crate) fn propose(error: &ProposeError) -> ErrorCode {
     match error {
         ProposeError::NotLeader { .. } => ErrorCode::NotController,
+        ProposeError::TooLarge { .. } => ErrorCode::PolicyViolation,
         ProposeError::Full { .. } | ProposeError::Stopped => ErrorCode::RequestTimedOut,
     }
 }
