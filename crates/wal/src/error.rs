@@ -137,6 +137,9 @@ pub enum StorageError {
     /// The place named lies in a damaged range.
     #[error("the log is damaged there")]
     Damaged,
+    /// The disk cannot be asked now; try again later.
+    #[error("the disk is busy")]
+    Busy,
     /// A batch is larger than a WAL file.
     #[error("a batch of {bytes} bytes does not fit a WAL file")]
     TooLarge {

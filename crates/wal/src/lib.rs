@@ -6,19 +6,33 @@
 //! * Nobody is told of a record before the sync that covers it returned.
 //! * A failed sync, and any failed write but a full disk, ends the process.
 
+mod cache;
 pub mod chain;
+mod checkpoint;
 pub mod checksum;
 pub mod config;
+mod doorbell;
 pub mod env;
 pub mod error;
 pub mod file_cache;
+mod filler;
 mod frame;
+mod group_commit;
 mod index;
 pub mod log;
 pub mod metrics;
+mod partition;
+mod reader;
+mod recovery;
 pub mod reservations;
+mod rules;
 pub mod segment;
+mod shard;
+mod snapshot;
+mod spill;
+mod threads;
 pub mod wal;
+mod writer;
 
 pub use config::{Durability, LogSettings, WalConfig};
 pub use error::{Fatal, ReadError, StorageError, WalError, die};
@@ -27,3 +41,6 @@ pub use metrics::WalMetrics;
 pub use reservations::{Reservation, ReserveTicket};
 pub use segment::{SegmentError, SegmentReader, Segments, SegmentsConfig, SegmentsReport};
 pub use wal::{CutReport, Recovered, Wal};
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,22 @@
 //! One partition's log, as the broker sees it.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, MutexGuard, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use tidelog_types::{BatchHeader, Entry, LeaderEpoch, Offset, TopicIdPartition};
 
 use crate::{
+    chain::BLOCK_BYTES,
     error::{ReadError, StorageError},
+    frame::{FrameKind, frame_bytes},
+    partition::LogState,
+    reader::ColdJob,
     reservations::Reservation,
+    rules::{Rule, holds},
+    shard::{LogInner, Queue, Queued, Shard},
 };
 
 /// Told of what happens to a partition's log. Called on the log's own threads with none of its
@@ -86,15 +95,14 @@ pub type ReadDone = Box<dyn FnOnce(Result<Vec<Bytes>, ReadError>) + Send>;
 #[derive(Debug, Clone)]
 pub struct Log {
     inner: Arc<LogInner>,
+    shard: Arc<Shard>,
 }
 
-#[derive(Debug)]
-struct LogInner {
-    id: TopicIdPartition,
-}
-
-#[allow(unused_variables, reason = "being written")]
 impl Log {
+    pub(crate) fn new(inner: Arc<LogInner>, shard: Arc<Shard>) -> Log {
+        Log { inner, shard }
+    }
+
     /// The partition.
     #[must_use]
     pub fn id(&self) -> TopicIdPartition {
@@ -104,42 +112,97 @@ impl Log {
     /// First offset still readable.
     #[must_use]
     pub fn log_start_offset(&self) -> Offset {
-        unreachable!("being written")
+        self.inner.state().log_start
     }
 
     /// The offset that the next record gets, durable or not.
     #[must_use]
     pub fn log_end_offset(&self) -> Offset {
-        unreachable!("being written")
+        self.inner.state().log_end
     }
 
     /// Everything below is on disk.
     #[must_use]
     pub fn durable_end_offset(&self) -> Offset {
-        unreachable!("being written")
+        Offset(self.inner.durable_end.load(Ordering::Acquire))
     }
 
     /// Enqueues placed batches: the first one's base offset is the log end offset. Takes its
     /// share of the reservation. [`LogObserver::on_durable`] tells when they are on disk.
     ///
     /// # Errors
-    /// [`StorageError::Suspect`], [`StorageError::Closed`], [`StorageError::TooLarge`].
+    /// [`StorageError::Suspect`], [`StorageError::Closed`], [`StorageError::TooLarge`]; nothing
+    /// was enqueued then.
     pub fn append(
         &self,
         leader_epoch: LeaderEpoch,
         entries: Vec<Entry>,
         reservation: &mut Reservation,
     ) -> Result<(), StorageError> {
-        unreachable!("being written")
+        let bytes_max = self.shard.config.file_bytes - BLOCK_BYTES;
+        let too_large = |entry: &&Entry| frame_bytes(entry.len()) as u64 > bytes_max;
+        if let Some(entry) = entries.iter().find(too_large) {
+            return Err(StorageError::TooLarge { bytes: entry.len() as u64 });
+        }
+        let mut state = self.inner.state();
+        if state.is_suspect {
+            return Err(StorageError::Suspect);
+        }
+        let mut queue = self.open_queue()?;
+        for entry in entries {
+            let facts = entry.facts();
+            assert!(facts.base_offset == state.log_end, "a batch starts at the log's end");
+            let mut header = queue.header(FrameKind::Append, self.inner.id, leader_epoch);
+            header.base_offset = facts.base_offset;
+            header.last_offset = facts.last_offset();
+            header.payload_bytes = entry.len() as u32;
+            header.previous_sequence = state.note_frame(header.sequence);
+            state.append(entry.clone(), header.sequence);
+            reservation.take(entry.len() as u64);
+            queue.frames.push_back(Queued {
+                log: Arc::clone(&self.inner),
+                header,
+                entry: Some(entry),
+            });
+        }
+        drop(queue);
+        drop(state);
+        self.shard.bells.writer.ring();
+        Ok(())
     }
 
     /// Takes back everything from the batch that holds `to`; returns that batch's base offset.
+    /// Reads the disk when that batch is not in memory.
     ///
     /// # Errors
     /// [`StorageError::Suspect`], [`StorageError::Closed`], [`StorageError::Damaged`] when `to`
-    /// lies in a damaged range.
+    /// lies in a damaged range, [`StorageError::Busy`] when the disk cannot be asked now.
     pub fn truncate(&self, leader_epoch: LeaderEpoch, to: Offset) -> Result<Offset, StorageError> {
-        unreachable!("being written")
+        let boundary = self.batch_boundary(to)?;
+        let mut state = self.inner.state();
+        if boundary >= state.log_end {
+            return Ok(state.log_end);
+        }
+        if boundary < state.log_start {
+            // The batch reaches below the log start: nothing of the log is left.
+            let start = state.log_start;
+            drop(state);
+            self.reset(leader_epoch, start)?;
+            return Ok(start);
+        }
+        let mut queue = self.open_queue()?;
+        let mut header = queue.header(FrameKind::Truncate, self.inner.id, leader_epoch);
+        header.base_offset = boundary;
+        header.last_offset = boundary;
+        header.previous_sequence = state.note_frame(header.sequence);
+        let bytes = state.truncate(boundary, header.sequence);
+        queue.frames.push_back(Queued { log: Arc::clone(&self.inner), header, entry: None });
+        drop(queue);
+        self.inner.publish(state.durable_end);
+        drop(state);
+        self.shard.budget.release(0, bytes);
+        self.shard.bells.writer.ring();
+        Ok(boundary)
     }
 
     /// Takes everything back and goes on at `start`. Ends damage and suspicion.
@@ -147,13 +210,32 @@ impl Log {
     /// # Errors
     /// [`StorageError::Closed`].
     pub fn reset(&self, leader_epoch: LeaderEpoch, start: Offset) -> Result<(), StorageError> {
-        unreachable!("being written")
+        let mut state = self.inner.state();
+        let mut queue = self.open_queue()?;
+        let kind = if holds(Rule::ResetFrame) { FrameKind::Reset } else { FrameKind::Truncate };
+        let mut header = queue.header(kind, self.inner.id, leader_epoch);
+        header.base_offset = if holds(Rule::ResetFrame) { start } else { state.log_start };
+        header.last_offset = header.base_offset;
+        header.previous_sequence = state.note_frame(header.sequence);
+        let bytes = state.reset(start, header.sequence);
+        queue.frames.push_back(Queued { log: Arc::clone(&self.inner), header, entry: None });
+        drop(queue);
+        self.inner.publish(state.durable_end);
+        drop(state);
+        self.shard.budget.release(0, bytes);
+        self.shard.bells.writer.ring();
+        Ok(())
     }
 
-    /// Raises the log start offset; `done` is called when that is durable (KIP-107). Segments
-    /// wholly below it are unlinked afterwards.
+    /// Raises the log start offset, at most to the durable end; `done` is called when that is
+    /// durable (KIP-107). Segments wholly below it are unlinked afterwards.
     pub fn advance_log_start(&self, to: Offset, done: Box<dyn FnOnce() + Send>) {
-        unreachable!("being written")
+        let log_start = {
+            let mut state = self.inner.state();
+            state.log_start = to.min(state.durable_end).max(state.log_start);
+            state.log_start
+        };
+        self.shard.wait_for_log_start(&self.inner, log_start, done);
     }
 
     /// Whole batches from the one that holds `from`, ending at or below `upper`, of at most
@@ -168,7 +250,28 @@ impl Log {
         max_bytes: usize,
         at_least_one: bool,
     ) -> Result<ReadOutcome, ReadError> {
-        unreachable!("being written")
+        if self.inner.is_removed() {
+            return Err(ReadError::Closed);
+        }
+        let state = self.inner.state();
+        let upper = readable(&state, from, upper)?;
+        if from >= upper {
+            return Ok(ReadOutcome::Entries(Vec::new()));
+        }
+        let Some(entries) = state.tail.from(from) else {
+            let upper = upper.min(state.spilled_end);
+            return Ok(ReadOutcome::Cold(ColdRead { from, upper, max_bytes, at_least_one }));
+        };
+        let mut read = Vec::new();
+        let mut bytes = 0;
+        for entry in entries.take_while(|entry| entry.last < upper) {
+            bytes += entry.entry.len();
+            if bytes > max_bytes && !(read.is_empty() && at_least_one) {
+                break;
+            }
+            read.push(entry.entry.clone());
+        }
+        Ok(ReadOutcome::Entries(read))
     }
 
     /// Has the reader thread do what [`Log::read`] could not do from memory.
@@ -176,17 +279,20 @@ impl Log {
     /// # Errors
     /// [`ReadError::Busy`] when too many wait; `done` is then not called.
     pub fn read_cold(&self, read: ColdRead, done: ReadDone) -> Result<(), ReadError> {
-        unreachable!("being written")
+        let job = ColdJob::Read { log: Arc::clone(&self.inner), read, done };
+        self.shard.queue_cold(job).map_err(|_| ReadError::Busy)
     }
 
     /// Finds the first batch below `upper` whose greatest timestamp is at least `timestamp_ms`.
     pub fn find_by_timestamp(&self, timestamp_ms: i64, upper: Offset, done: Found) {
-        unreachable!("being written")
+        let log = Arc::clone(&self.inner);
+        self.search(ColdJob::FindByTimestamp { log, timestamp_ms, upper, done });
     }
 
     /// Finds the batch below `upper` with the greatest timestamp, the first of equals.
     pub fn find_max_timestamp(&self, upper: Offset, done: Found) {
-        unreachable!("being written")
+        let log = Arc::clone(&self.inner);
+        self.search(ColdJob::FindMaxTimestamp { log, upper, done });
     }
 
     /// Headers of all batches from the one that holds `from`. Reads the disk: start-up only.
@@ -194,12 +300,94 @@ impl Log {
     /// # Errors
     /// As [`ReadError`] says.
     pub fn headers_from(&self, from: Offset) -> Result<Vec<BatchHeader>, ReadError> {
-        unreachable!("being written")
+        let (tail_start, tail): (Offset, Vec<BatchHeader>) = {
+            let state = self.inner.state();
+            let from_tail = state.tail.iter().filter(|entry| entry.last >= from);
+            let headers = from_tail.map(|entry| entry.entry.facts()).collect();
+            (state.tail.start().unwrap_or(state.log_end), headers)
+        };
+        let mut headers = Vec::new();
+        if from < tail_start
+            && let Some(reader) = self.inner.reader()
+        {
+            for header in reader.headers_from(from) {
+                let header = header?;
+                if header.base_offset >= tail_start {
+                    break;
+                }
+                headers.push(header);
+            }
+        }
+        headers.extend(tail);
+        Ok(headers)
     }
 
     /// Bytes of all batches still readable.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        unreachable!("being written")
+        self.inner.segment_bytes.load(Ordering::Acquire) + self.inner.state().tail.unspilled_bytes()
     }
+
+    fn open_queue(&self) -> Result<MutexGuard<'_, Queue>, StorageError> {
+        let queue = self.shard.queue();
+        match queue.is_closing || self.inner.is_removed() {
+            true => Err(StorageError::Closed),
+            false => Ok(queue),
+        }
+    }
+
+    /// Base offset of the batch that holds `to`.
+    fn batch_boundary(&self, to: Offset) -> Result<Offset, StorageError> {
+        {
+            let state = self.inner.state();
+            if state.is_suspect {
+                return Err(StorageError::Suspect);
+            }
+            if to >= state.log_end {
+                return Ok(state.log_end);
+            }
+            if state.damage_at(to).is_some() {
+                return Err(StorageError::Damaged);
+            }
+            if let Some(mut entries) = state.tail.from(to) {
+                return Ok(entries.next().map_or(to, |entry| entry.base.min(to)));
+            }
+            if to <= state.log_start {
+                return Ok(to);
+            }
+        }
+        let reader = self.inner.reader().ok_or(StorageError::Damaged)?;
+        reader.batch_boundary(to).map_err(|error| match error {
+            ReadError::TooManyOpenFiles | ReadError::Busy => StorageError::Busy,
+            ReadError::Closed => StorageError::Closed,
+            ReadError::Suspect => StorageError::Suspect,
+            ReadError::Damaged { .. }
+            | ReadError::OffsetOutOfRange { .. }
+            | ReadError::Io { .. } => StorageError::Damaged,
+        })
+    }
+
+    fn search(&self, job: ColdJob) {
+        if let Err(job) = self.shard.queue_cold(job) {
+            job.refuse(ReadError::Busy);
+        }
+    }
+}
+
+/// Checks that `from` can be read, and how far from there.
+fn readable(state: &LogState, from: Offset, upper: Offset) -> Result<Offset, ReadError> {
+    if state.is_suspect {
+        return Err(ReadError::Suspect);
+    }
+    if from < state.log_start || from > state.log_end {
+        return Err(ReadError::OffsetOutOfRange {
+            offset: from,
+            log_start_offset: state.log_start,
+            log_end_offset: state.log_end,
+        });
+    }
+    if let Some(range) = state.damage_at(from) {
+        return Err(ReadError::Damaged { range });
+    }
+    Ok(upper.min(state.log_end).min(state.damage_above(from).unwrap_or(state.log_end)))
 }

@@ -1,20 +1,32 @@
 //! The log of one data directory: opens it, hands out its partitions, closes it.
 
 use std::{
+    collections::btree_map::Entry,
+    io,
     ops::RangeInclusive,
-    sync::Arc,
+    sync::{Arc, Mutex, atomic::Ordering},
     task::{Poll, Waker},
+    thread::JoinHandle,
 };
 
 use tidelog_types::TopicIdPartition;
 
 use crate::{
-    config::{LogSettings, WalConfig},
+    checkpoint::PartitionEntry,
+    config::{Durability, LogSettings, WalConfig},
     env::FileSystem,
     error::{StorageError, WalError},
+    filler::Filler,
     log::{Log, LogObserver, RecoveredPartition},
     metrics::WalMetrics,
-    reservations::{Budget, Reservation, ReserveTicket},
+    partition::LogState,
+    reader::ColdReader,
+    recovery::{Recovery, recover},
+    reservations::{Reservation, ReserveTicket},
+    shard::{LogInner, Shard, lock, wal_dir},
+    spill::Spill,
+    threads::spawn,
+    writer::Writer,
 };
 
 /// What recovery found in a data directory.
@@ -41,10 +53,31 @@ pub struct CutReport {
 /// The log of one data directory. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Wal {
-    budget: Arc<Budget>,
+    shard: Arc<Shard>,
+    running: Arc<Running>,
 }
 
-#[allow(unused_variables, reason = "being written")]
+/// What ends with the log: the directory's lock and the threads.
+struct Running {
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    directory: Mutex<Option<Box<dyn Send + Sync>>>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Running")
+    }
+}
+
+/// The bodies of the threads, for a test or a simulation to step.
+#[derive(Debug)]
+pub(crate) struct Steppers {
+    pub(crate) writer: Writer,
+    pub(crate) spill: Spill,
+    pub(crate) filler: Filler,
+    pub(crate) reader: ColdReader,
+}
+
 impl Wal {
     /// Locks the directory, recovers, writes recovery's checkpoint and starts the threads.
     ///
@@ -55,7 +88,40 @@ impl Wal {
         fs: Arc<dyn FileSystem>,
         metrics: WalMetrics,
     ) -> Result<(Wal, Recovered), WalError> {
-        unreachable!("being written")
+        if config.durability == Durability::PageCache {
+            tracing::warn!("wal.durability=page-cache: a power loss takes acknowledged records");
+        }
+        let dir = config.dir.clone();
+        let (wal, recovered, steppers) = Wal::open_stepped(config, fs, metrics)?;
+        wal.start(steppers)
+            .map_err(|error| WalError::of("cannot start threads for", &dir, error))?;
+        Ok((wal, recovered))
+    }
+
+    /// Opens without threads: whoever holds the steppers runs them.
+    pub(crate) fn open_stepped(
+        config: WalConfig,
+        fs: Arc<dyn FileSystem>,
+        metrics: WalMetrics,
+    ) -> Result<(Wal, Recovered, Steppers), WalError> {
+        let dir = wal_dir(&config);
+        fs.create_dir_all(&dir).map_err(|error| WalError::of("cannot create", &dir, error))?;
+        let directory = fs.lock(&dir).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => WalError::Locked { path: dir.clone() },
+            _ => WalError::of("cannot lock", &dir, error),
+        })?;
+        let Recovery { shard, chain, segments, files, recovered } = recover(config, fs, metrics)?;
+        shard.unknown_suspect.store(recovered.unknown_suspect, Ordering::Release);
+        let shard = Arc::new(shard);
+        let steppers = Steppers {
+            writer: Writer::new(Arc::clone(&shard), chain),
+            spill: Spill::new(Arc::clone(&shard), files, segments),
+            filler: Filler::new(Arc::clone(&shard)),
+            reader: ColdReader::new(Arc::clone(&shard)),
+        };
+        let directory = Mutex::new(Some(directory));
+        let running = Arc::new(Running { threads: Mutex::default(), directory });
+        Ok((Wal { shard, running }, recovered, steppers))
     }
 
     /// Opens a partition's log, creating it if it is new.
@@ -69,17 +135,36 @@ impl Wal {
         settings: LogSettings,
         observer: Arc<dyn LogObserver>,
     ) -> Result<Log, WalError> {
-        unreachable!("being written")
+        if self.shard.queue().is_closing {
+            return Err(WalError::Closed);
+        }
+        let mut logs = self.shard.logs();
+        let inner = match logs.entry(id) {
+            Entry::Occupied(found) if found.get().is_removed() => {
+                return Err(WalError::Removing { id });
+            }
+            Entry::Occupied(found) => Arc::clone(found.get()),
+            Entry::Vacant(place) => {
+                let inner = Arc::new(LogInner::new(id, self.new_state(id)));
+                Arc::clone(place.insert(inner))
+            }
+        };
+        drop(logs);
+        *lock(&inner.settings) = settings;
+        inner.set_observer(Some(observer));
+        Ok(Log::new(inner, Arc::clone(&self.shard)))
     }
 
     /// Every partition that metadata knew at start-up is open: new ones are new indeed.
     pub fn all_known_opened(&self) {
-        unreachable!("being written")
+        self.shard.unknown_suspect.store(false, Ordering::Release);
     }
 
     /// Changes a partition's settings from its next segment on.
     pub fn update_settings(&self, id: TopicIdPartition, settings: LogSettings) {
-        unreachable!("being written")
+        if let Some(log) = self.shard.logs().get(&id) {
+            *lock(&log.settings) = settings;
+        }
     }
 
     /// Removes a partition's log. Its files go in the background; its id cannot come back
@@ -88,7 +173,16 @@ impl Wal {
     /// # Errors
     /// [`WalError::Closed`] when there is no such log.
     pub fn remove_log(&self, id: TopicIdPartition) -> Result<(), WalError> {
-        unreachable!("being written")
+        let log = self.shard.logs().get(&id).cloned().ok_or(WalError::Closed)?;
+        {
+            // Under both locks, so that no append is between its check and the queue.
+            let _state = log.state();
+            let _queue = self.shard.queue();
+            log.is_removed.store(true, Ordering::Release);
+        }
+        log.set_observer(None);
+        self.shard.want_checkpoint();
+        Ok(())
     }
 
     /// Reserves bytes, first come first served. Pending: the waker is called when it is worth
@@ -99,7 +193,11 @@ impl Wal {
         bytes: u64,
         waker: &Waker,
     ) -> Poll<Result<Reservation, StorageError>> {
-        self.budget.poll_reserve(ticket, bytes, waker)
+        let polled = self.shard.budget.poll_reserve(ticket, bytes, waker);
+        if polled.is_pending() {
+            self.shard.bells.spill.ring();
+        }
+        polled
     }
 
     /// Reserves bytes if nobody waits and there is room.
@@ -107,7 +205,7 @@ impl Wal {
     /// # Errors
     /// [`StorageError::DiskFull`], [`StorageError::Closed`].
     pub fn try_reserve(&self, bytes: u64) -> Result<Option<Reservation>, StorageError> {
-        self.budget.try_reserve(bytes)
+        self.shard.budget.try_reserve(bytes)
     }
 
     /// Writes what waits, moves everything to segments, checkpoints and ends the threads.
@@ -115,6 +213,49 @@ impl Wal {
     /// # Errors
     /// [`WalError::DiskFull`] when segments cannot take it; the WAL keeps it.
     pub fn flush_and_close(&self) -> Result<(), WalError> {
-        unreachable!("being written")
+        self.shard.close();
+        let mut threads = std::mem::take(&mut *lock(&self.running.threads)).into_iter();
+        self.shard.bells.writer.ring();
+        self.shard.bells.reader.ring();
+        // The writer is first: what it still writes, the others carry on.
+        if let Some(writer) = threads.next() {
+            join(writer);
+        }
+        self.shard.set_writer_done();
+        threads.for_each(join);
+        lock(&self.running.directory).take();
+        match lock(&self.shard.close_error).take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
+
+    #[cfg(test)]
+    pub(crate) fn shard(&self) -> &Arc<Shard> {
+        &self.shard
+    }
+
+    fn start(&self, steppers: Steppers) -> io::Result<()> {
+        let Steppers { mut writer, mut spill, mut filler, mut reader } = steppers;
+        let shard = &self.shard;
+        let mut threads = lock(&self.running.threads);
+        threads.push(spawn("wal-writer", shard, |b| &b.writer, move || writer.step())?);
+        threads.push(spawn("wal-spill", shard, |b| &b.spill, move || spill.step())?);
+        threads.push(spawn("wal-filler", shard, |b| &b.filler, move || filler.step())?);
+        threads.push(spawn("wal-reader", shard, |b| &b.reader, move || reader.step())?);
+        Ok(())
+    }
+
+    /// A partition that nobody knew: new, or lost without a trace.
+    fn new_state(&self, id: TopicIdPartition) -> LogState {
+        let spilled_through = lock(&self.shard.tombstones).remove(&id).unwrap_or_default();
+        let mut state = LogState::from_entry(PartitionEntry::fresh(spilled_through));
+        state.is_suspect = self.shard.unknown_suspect.load(Ordering::Acquire);
+        state
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    // A thread that panicked has said so already.
+    let _ = thread.join();
 }

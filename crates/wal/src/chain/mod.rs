@@ -16,6 +16,9 @@
 //! * [`FilePool::recycle_below`] may be told a sequence only after whatever made the older ones
 //!   unnecessary is durable.
 //!
+//! * Recovery judges only what the disk holds: before a byte is believed, every file is synced and
+//!   its pages are forgotten. After a failed sync pages may be clean in memory and absent on disk.
+//!
 //! A reader that still holds a file while it is recycled sees a foreign epoch, never wrong records.
 
 mod header;
@@ -23,7 +26,7 @@ mod pool;
 mod recover;
 mod writer;
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 pub use header::{FileHeader, HEADER_BYTES, HeaderError};
 pub use pool::FilePool;
@@ -32,7 +35,7 @@ pub use writer::ChainWriter;
 
 use crate::{
     env::{File, read_exact_at},
-    error::{Fatal, WalError},
+    error::WalError,
 };
 
 /// Groups start on a multiple of this, in bytes; a file's first group follows its header block.
@@ -78,28 +81,6 @@ impl ChainFile {
         read_exact_at(&*self.file, &mut buffer, position)
             .map_err(|error| WalError::of("cannot read", &self.path, error))?;
         Ok(buffer)
-    }
-
-    /// Makes sure that `image`, read before and verified, is what the disk holds at `position`.
-    /// After a failed sync pages may be clean in memory and absent on disk: so sync, forget the
-    /// pages, read again, write again what differs. Returns whether anything did.
-    ///
-    /// # Errors
-    /// Any error is fatal.
-    pub fn settle(&self, position: u64, image: &[u8]) -> Result<bool, Fatal> {
-        let fatal = |what| move |error| Fatal::new(what, &self.path, error);
-        self.file.sync().map_err(fatal("cannot sync"))?;
-        self.file.drop_cache().map_err(fatal("cannot forget pages of"))?;
-        let mut found = vec![0; image.len()];
-        let read = read_exact_at(&*self.file, &mut found, position);
-        if read.is_ok() && found == image {
-            return Ok(false);
-        }
-        let mut slices = [io::IoSlice::new(image)];
-        crate::env::write_all_at(&*self.file, &mut slices, position)
-            .map_err(fatal("cannot write"))?;
-        self.file.sync().map_err(fatal("cannot sync"))?;
-        Ok(true)
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     env::{Caching, File, FileSystem, Open, read_exact_at},
     error::{Fatal, WalError},
+    rules::{Rule, holds},
 };
 
 /// What the directory holds. Nothing has been changed yet, but unfinished files removed.
@@ -114,6 +115,9 @@ fn open(fs: &dyn FileSystem, config: &ChainConfig, path: PathBuf) -> Result<Foun
     let failed = |error| WalError::of("cannot read", &path, error);
     let file = fs.open(&path, Open::Write, Caching::Buffered).map_err(failed)?;
     let bytes = file.len().map_err(failed)?;
+    if holds(Rule::RecoveryReadsTheDisk) {
+        settle(&path, &*file)?;
+    }
     let mut header = [0; HEADER_BYTES];
     read_exact_at(&*file, &mut header, 0).map_err(failed)?;
     let header = FileHeader::decode(&header, config.owner).map_err(|error| {
@@ -125,6 +129,12 @@ fn open(fs: &dyn FileSystem, config: &ChainConfig, path: PathBuf) -> Result<Foun
         WalError::Corrupt { path: path.clone(), what }
     })?;
     Ok(Found { header, path, bytes, file })
+}
+
+/// From here on, reads see what a power loss would leave.
+fn settle(path: &Path, file: &dyn File) -> Result<(), Fatal> {
+    file.sync().map_err(|error| Fatal::new("cannot sync", path, error))?;
+    file.drop_cache().map_err(|error| Fatal::new("cannot forget pages of", path, error))
 }
 
 /// Splits what was found into the chain, oldest first, and the rest.

@@ -1,0 +1,135 @@
+//! Cold reads and searches: what needs the disk waits for a thread of its own.
+
+use std::sync::Arc;
+
+use tidelog_types::{Entry, Offset};
+
+use crate::{
+    error::{Fatal, ReadError},
+    log::{ColdRead, Found, FoundBatch, ReadDone},
+    shard::{LogInner, Shard},
+    threads::Step,
+};
+
+/// What the reader thread is asked.
+pub(crate) enum ColdJob {
+    Read { log: Arc<LogInner>, read: ColdRead, done: ReadDone },
+    FindByTimestamp { log: Arc<LogInner>, timestamp_ms: i64, upper: Offset, done: Found },
+    FindMaxTimestamp { log: Arc<LogInner>, upper: Offset, done: Found },
+}
+
+impl std::fmt::Debug for ColdJob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ColdJob")
+    }
+}
+
+impl ColdJob {
+    /// Answers that it will not be done.
+    pub(crate) fn refuse(self, error: ReadError) {
+        match self {
+            ColdJob::Read { done, .. } => done(Err(error)),
+            ColdJob::FindByTimestamp { done, .. } | ColdJob::FindMaxTimestamp { done, .. } => {
+                done(Err(error));
+            }
+        }
+    }
+}
+
+/// The reader thread's body.
+#[derive(Debug)]
+pub(crate) struct ColdReader {
+    shard: Arc<Shard>,
+}
+
+impl ColdReader {
+    pub(crate) fn new(shard: Arc<Shard>) -> ColdReader {
+        ColdReader { shard }
+    }
+
+    /// Does one job.
+    pub(crate) fn step(&mut self) -> Result<Step, Fatal> {
+        let is_closing = self.shard.queue().is_closing;
+        let Some(job) = self.shard.next_cold() else {
+            return Ok(if is_closing { Step::Done } else { Step::Idle });
+        };
+        match job {
+            ColdJob::Read { log, read, done } => {
+                self.shard.metrics.cold_reads.inc();
+                done(read_segments(&log, &read));
+            }
+            ColdJob::FindByTimestamp { log, timestamp_ms, upper, done } => {
+                done(find_by_timestamp(&log, timestamp_ms, upper));
+            }
+            ColdJob::FindMaxTimestamp { log, upper, done } => {
+                done(find_max_timestamp(&log, upper));
+            }
+        }
+        Ok(Step::Worked)
+    }
+}
+
+fn read_segments(log: &LogInner, read: &ColdRead) -> Result<Vec<bytes::Bytes>, ReadError> {
+    if log.is_removed() {
+        return Err(ReadError::Closed);
+    }
+    // The entries may have left memory between the read and now, never the other way round.
+    let reader = log.reader().ok_or_else(|| out_of_range(log, read.from))?;
+    reader.read(read.from, read.upper, read.max_bytes, read.at_least_one)
+}
+
+/// Segments hold the older batches, so they are searched first.
+fn find_by_timestamp(
+    log: &LogInner,
+    timestamp_ms: i64,
+    upper: Offset,
+) -> Result<Option<FoundBatch>, ReadError> {
+    check(log)?;
+    if let Some(reader) = log.reader() {
+        let spilled_end = log.state().spilled_end;
+        let found = reader.find_by_timestamp(timestamp_ms, upper.min(spilled_end))?;
+        if let Some(entry) = found {
+            return Ok(Some(FoundBatch { entry }));
+        }
+    }
+    let state = log.state();
+    let mut entries = state.tail.iter().filter(|entry| entry.last < upper);
+    let found = entries.find(|entry| entry.entry.facts().max_timestamp >= timestamp_ms);
+    Ok(found.map(|found| FoundBatch { entry: found.entry.clone() }))
+}
+
+fn find_max_timestamp(log: &LogInner, upper: Offset) -> Result<Option<FoundBatch>, ReadError> {
+    check(log)?;
+    let mut best: Option<Entry> = None;
+    if let Some(reader) = log.reader() {
+        let spilled_end = log.state().spilled_end;
+        best = reader.find_max_timestamp(upper.min(spilled_end))?;
+    }
+    let state = log.state();
+    for entry in state.tail.iter().filter(|entry| entry.last < upper) {
+        let timestamp = entry.entry.facts().max_timestamp;
+        if best.as_ref().is_none_or(|best| best.facts().max_timestamp < timestamp) {
+            best = Some(entry.entry.clone());
+        }
+    }
+    Ok(best.map(|entry| FoundBatch { entry }))
+}
+
+fn check(log: &LogInner) -> Result<(), ReadError> {
+    if log.is_removed() {
+        return Err(ReadError::Closed);
+    }
+    match log.state().is_suspect {
+        true => Err(ReadError::Suspect),
+        false => Ok(()),
+    }
+}
+
+fn out_of_range(log: &LogInner, offset: Offset) -> ReadError {
+    let state = log.state();
+    ReadError::OffsetOutOfRange {
+        offset,
+        log_start_offset: state.log_start,
+        log_end_offset: state.log_end,
+    }
+}

@@ -1,0 +1,364 @@
+//! What the threads of one data directory share.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+};
+
+use tidelog_types::{Entry, LeaderEpoch, Offset, TopicIdPartition};
+
+use crate::{
+    chain::FilePool,
+    config::{LogSettings, WalConfig},
+    doorbell::Doorbell,
+    env::FileSystem,
+    error::{StorageError, WalError},
+    frame::{FrameHeader, FrameKind},
+    log::LogObserver,
+    metrics::WalMetrics,
+    partition::LogState,
+    reader::ColdJob,
+    reservations::{Budget, disk_full},
+    segment::SegmentReader,
+};
+
+/// Cold reads that may wait for the reader thread.
+const COLD_JOBS_MAX: usize = 4096;
+
+/// One data directory. Lock order: a log's state, then the queue; never two logs.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) config: WalConfig,
+    pub(crate) fs: Arc<dyn FileSystem>,
+    pub(crate) metrics: WalMetrics,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) pool: Arc<FilePool>,
+    queue: Mutex<Queue>,
+    logs: Mutex<BTreeMap<TopicIdPartition, Arc<LogInner>>>,
+    cold: Mutex<VecDeque<ColdJob>>,
+    /// Everything up to here is on disk.
+    durable_sequence: AtomicU64,
+    /// Whether a page-cache shard should sync before the next spill.
+    pub(crate) sync_wanted: AtomicBool,
+    pub(crate) spill_wanted: AtomicBool,
+    pub(crate) checkpoint_wanted: AtomicBool,
+    pub(crate) unknown_suspect: AtomicBool,
+    disk_full: Mutex<DiskFull>,
+    log_start_waits: Mutex<Vec<LogStartWait>>,
+    /// Removed partitions, with the sequence up to which frames are of the removed log.
+    pub(crate) tombstones: Mutex<BTreeMap<TopicIdPartition, u64>>,
+    /// Why the last spill before closing could not be finished.
+    pub(crate) close_error: Mutex<Option<WalError>>,
+    pub(crate) is_writer_done: AtomicBool,
+    pub(crate) bells: Bells,
+}
+
+/// Somebody who waits until a log start offset is durable.
+pub(crate) struct LogStartWait {
+    pub(crate) log: Arc<LogInner>,
+    pub(crate) to: Offset,
+    pub(crate) done: Box<dyn FnOnce() + Send>,
+}
+
+impl std::fmt::Debug for LogStartWait {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogStartWait").field("log", &self.log).field("to", &self.to).finish()
+    }
+}
+
+/// The threads' doorbells.
+#[derive(Debug, Default)]
+pub(crate) struct Bells {
+    pub(crate) writer: Doorbell,
+    pub(crate) spill: Doorbell,
+    pub(crate) filler: Doorbell,
+    pub(crate) reader: Doorbell,
+}
+
+/// What waits to be written, in the order in which it will be.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub(crate) frames: VecDeque<Queued>,
+    pub(crate) next_sequence: u64,
+    pub(crate) is_closing: bool,
+}
+
+/// A frame that waits. Epoch and durable sequence are filled in when it is written.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) log: Arc<LogInner>,
+    pub(crate) header: FrameHeader,
+    pub(crate) entry: Option<Entry>,
+}
+
+/// Who found the disk full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DiskUser {
+    Filler,
+    Spill,
+}
+
+#[derive(Debug, Default)]
+struct DiskFull {
+    filler: bool,
+    spill: bool,
+}
+
+/// One partition's log, shared by its handles and the threads.
+pub(crate) struct LogInner {
+    pub(crate) id: TopicIdPartition,
+    state: Mutex<LogState>,
+    observer: Mutex<Option<Arc<dyn LogObserver>>>,
+    pub(crate) settings: Mutex<LogSettings>,
+    reader: Mutex<Option<Arc<SegmentReader>>>,
+    pub(crate) durable_end: AtomicI64,
+    pub(crate) segment_bytes: AtomicU64,
+    pub(crate) is_removed: AtomicBool,
+}
+
+impl std::fmt::Debug for LogInner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogInner").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Shard {
+    pub(crate) fn new(
+        config: WalConfig,
+        fs: Arc<dyn FileSystem>,
+        metrics: WalMetrics,
+        pool: Arc<FilePool>,
+        logs: Vec<Arc<LogInner>>,
+        tombstones: BTreeMap<TopicIdPartition, u64>,
+        durable_sequence: u64,
+    ) -> Shard {
+        let budget = Budget::new(config.queue_bytes_max, config.tail_bytes_max);
+        budget.charge_tail(logs.iter().map(|log| log.state().tail.bytes()).sum());
+        let next_sequence = durable_sequence + 1;
+        Shard {
+            config,
+            fs,
+            metrics,
+            budget,
+            pool,
+            queue: Mutex::new(Queue { frames: VecDeque::new(), next_sequence, is_closing: false }),
+            logs: Mutex::new(logs.into_iter().map(|log| (log.id, log)).collect()),
+            cold: Mutex::default(),
+            durable_sequence: AtomicU64::new(durable_sequence),
+            sync_wanted: AtomicBool::new(false),
+            spill_wanted: AtomicBool::new(false),
+            checkpoint_wanted: AtomicBool::new(false),
+            unknown_suspect: AtomicBool::new(false),
+            disk_full: Mutex::default(),
+            log_start_waits: Mutex::default(),
+            tombstones: Mutex::new(tombstones),
+            close_error: Mutex::default(),
+            is_writer_done: AtomicBool::new(false),
+            bells: Bells::default(),
+        }
+    }
+
+    pub(crate) fn queue(&self) -> MutexGuard<'_, Queue> {
+        lock(&self.queue)
+    }
+
+    pub(crate) fn logs(&self) -> MutexGuard<'_, BTreeMap<TopicIdPartition, Arc<LogInner>>> {
+        lock(&self.logs)
+    }
+
+    /// Every log, without holding the lock that finds them.
+    pub(crate) fn all_logs(&self) -> Vec<Arc<LogInner>> {
+        self.logs().values().cloned().collect()
+    }
+
+    pub(crate) fn durable_sequence(&self) -> u64 {
+        self.durable_sequence.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_durable_sequence(&self, sequence: u64) {
+        let before = self.durable_sequence.swap(sequence, Ordering::AcqRel);
+        assert!(before <= sequence, "what is durable stays durable");
+    }
+
+    /// Where the WAL files and the checkpoint are.
+    pub(crate) fn wal_dir(&self) -> PathBuf {
+        wal_dir(&self.config)
+    }
+
+    /// Queues a job for the reader thread; gives it back when too many wait.
+    pub(crate) fn queue_cold(&self, job: ColdJob) -> Result<(), ColdJob> {
+        let mut cold = lock(&self.cold);
+        if cold.len() >= COLD_JOBS_MAX {
+            return Err(job);
+        }
+        cold.push_back(job);
+        drop(cold);
+        self.bells.reader.ring();
+        Ok(())
+    }
+
+    pub(crate) fn next_cold(&self) -> Option<ColdJob> {
+        lock(&self.cold).pop_front()
+    }
+
+    /// Has `done` called when the log start offset is durable.
+    pub(crate) fn wait_for_log_start(
+        &self,
+        log: &Arc<LogInner>,
+        to: Offset,
+        done: Box<dyn FnOnce() + Send>,
+    ) {
+        lock(&self.log_start_waits).push(LogStartWait { log: Arc::clone(log), to, done });
+        self.want_checkpoint();
+    }
+
+    /// Takes those whose wait is over: the checkpoint says so, or the log is gone.
+    pub(crate) fn finished_log_start_waits(&self) -> Vec<LogStartWait> {
+        let mut waits = lock(&self.log_start_waits);
+        waits
+            .extract_if(.., |wait| {
+                wait.log.is_removed() || wait.log.state().entry.log_start >= wait.to
+            })
+            .collect()
+    }
+
+    pub(crate) fn want_checkpoint(&self) {
+        self.checkpoint_wanted.store(true, Ordering::Release);
+        self.bells.spill.ring();
+    }
+
+    /// Notes whether somebody found the disk full. Appends are refused while anybody does.
+    pub(crate) fn set_disk_full(&self, user: DiskUser, path: Option<PathBuf>) {
+        let is_full = path.is_some();
+        let mut full = lock(&self.disk_full);
+        let mine = match user {
+            DiskUser::Filler => &mut full.filler,
+            DiskUser::Spill => &mut full.spill,
+        };
+        if std::mem::replace(mine, is_full) == is_full {
+            return;
+        }
+        let path = path.unwrap_or_else(|| self.config.dir.clone());
+        let free = self.fs.free_bytes(&self.config.dir).unwrap_or_default();
+        let any = full.filler || full.spill;
+        self.metrics.disk_full.set(i64::from(any));
+        if is_full {
+            tracing::warn!(path = %path.display(), free, "disk full: appends are refused");
+        } else if !any {
+            tracing::info!(free, "disk no longer full: appends are accepted");
+        }
+        if !self.queue().is_closing {
+            self.budget.refuse(any.then(|| disk_full(free, path)));
+        }
+    }
+
+    /// Nothing will be written to the WAL any more.
+    pub(crate) fn set_writer_done(&self) {
+        self.is_writer_done.store(true, Ordering::Release);
+        self.bells.spill.ring();
+        self.bells.filler.ring();
+    }
+
+    pub(crate) fn is_writer_done(&self) -> bool {
+        self.is_writer_done.load(Ordering::Acquire)
+    }
+
+    /// From now on nothing is appended.
+    pub(crate) fn close(&self) {
+        self.queue().is_closing = true;
+        self.budget.refuse(Some(StorageError::Closed));
+    }
+}
+
+impl Queue {
+    /// A frame with the next sequence.
+    pub(crate) fn header(
+        &mut self,
+        kind: FrameKind,
+        id: TopicIdPartition,
+        leader_epoch: LeaderEpoch,
+    ) -> FrameHeader {
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        FrameHeader {
+            kind,
+            is_group_end: false,
+            epoch: 0,
+            sequence,
+            id,
+            leader_epoch,
+            base_offset: Offset::ZERO,
+            last_offset: Offset::ZERO,
+            durable_through: 0,
+            previous_sequence: 0,
+            payload_bytes: 0,
+        }
+    }
+}
+
+impl LogInner {
+    pub(crate) fn new(id: TopicIdPartition, state: LogState) -> LogInner {
+        LogInner {
+            id,
+            durable_end: AtomicI64::new(state.durable_end.0),
+            state: Mutex::new(state),
+            observer: Mutex::new(None),
+            settings: Mutex::default(),
+            reader: Mutex::new(None),
+            segment_bytes: AtomicU64::new(0),
+            is_removed: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, LogState> {
+        lock(&self.state)
+    }
+
+    pub(crate) fn observer(&self) -> Option<Arc<dyn LogObserver>> {
+        lock(&self.observer).clone()
+    }
+
+    pub(crate) fn set_observer(&self, observer: Option<Arc<dyn LogObserver>>) {
+        *lock(&self.observer) = observer;
+    }
+
+    pub(crate) fn reader(&self) -> Option<Arc<SegmentReader>> {
+        lock(&self.reader).clone()
+    }
+
+    pub(crate) fn set_reader(&self, reader: Option<Arc<SegmentReader>>) {
+        *lock(&self.reader) = reader;
+    }
+
+    pub(crate) fn settings(&self) -> LogSettings {
+        *lock(&self.settings)
+    }
+
+    pub(crate) fn publish(&self, durable_end: Offset) {
+        self.durable_end.store(durable_end.0, Ordering::Release);
+    }
+
+    pub(crate) fn is_removed(&self) -> bool {
+        self.is_removed.load(Ordering::Acquire)
+    }
+}
+
+/// Where the WAL files and the checkpoint of a directory are.
+pub(crate) fn wal_dir(config: &WalConfig) -> PathBuf {
+    config.dir.join("wal")
+}
+
+/// Where a partition's segments are.
+pub(crate) fn partition_dir(config: &WalConfig, id: TopicIdPartition) -> PathBuf {
+    config.dir.join("topics").join(id.topic_id.to_string()).join(id.partition.to_string())
+}
+
+/// A thread that panicked under a lock left nothing half done: assertions come first, and in the
+/// release build a panic ends the process.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

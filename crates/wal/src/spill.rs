@@ -1,0 +1,523 @@
+//! Moves what is durable from the WAL to segments, writes the checkpoint, recycles WAL files.
+//!
+//! A pass is three steps: write segments, sync them, checkpoint. What happens between the steps
+//! (appends, truncations) is noticed by the partition's count of cuts. One thread does all of it,
+//! so nobody else writes segments or checkpoints.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use tidelog_types::{Entry, Offset, TopicIdPartition};
+
+use crate::{
+    checkpoint::{Checkpoint, PartitionEntry, SnapshotName},
+    error::{Fatal, WalError},
+    file_cache::FileCache,
+    log::Snapshot,
+    partition::FileCut,
+    rules::{Rule, holds},
+    segment::{SegmentError, Segments, SegmentsConfig, remove_dir},
+    shard::{DiskUser, LogInner, Shard, lock, partition_dir},
+    snapshot,
+    threads::Step,
+};
+
+/// Snapshots kept of a partition: the newest may be above what a truncation leaves.
+const SNAPSHOTS_KEPT: usize = 2;
+
+/// The spill thread's body.
+#[derive(Debug)]
+pub(crate) struct Spill {
+    shard: Arc<Shard>,
+    files: Arc<FileCache>,
+    segments: BTreeMap<TopicIdPartition, Segments>,
+    phase: Phase,
+    /// Spilled batches still in memory for readers, in the order in which they may go.
+    evictable: VecDeque<Evictable>,
+    evictable_bytes: u64,
+    /// Durable sequence of the last pass that was checkpointed.
+    last_pass: u64,
+    /// The log is closing and everything is checkpointed.
+    is_flushed: bool,
+}
+
+#[derive(Debug, Default)]
+enum Phase {
+    #[default]
+    Waiting,
+    Written(Pass),
+    Synced(Pass),
+}
+
+#[derive(Debug)]
+struct Pass {
+    /// Everything up to here was durable when the pass began.
+    sequence: u64,
+    parts: BTreeMap<TopicIdPartition, Part>,
+    started: Instant,
+}
+
+/// What a pass does for one partition.
+#[derive(Debug)]
+struct Part {
+    log: Arc<LogInner>,
+    /// The partition's count of cuts when the pass looked at it.
+    cuts: u64,
+    end: Offset,
+    bytes: u64,
+    snapshot: Option<Snapshot>,
+    snapshot_name: Option<SnapshotName>,
+}
+
+#[derive(Debug)]
+struct Evictable {
+    log: Arc<LogInner>,
+    through: Offset,
+    bytes: u64,
+}
+
+/// What one checkpoint says of one partition, until it is durable.
+#[derive(Debug)]
+struct Made {
+    log: Arc<LogInner>,
+    /// `None`: the entry before was carried over.
+    fresh: Option<(PartitionEntry, Option<u64>)>,
+    cut: Option<FileCut>,
+    is_removed: bool,
+}
+
+impl Spill {
+    pub(crate) fn new(
+        shard: Arc<Shard>,
+        files: Arc<FileCache>,
+        segments: BTreeMap<TopicIdPartition, Segments>,
+    ) -> Spill {
+        Spill {
+            last_pass: 0,
+            shard,
+            files,
+            segments,
+            phase: Phase::Waiting,
+            evictable: VecDeque::new(),
+            evictable_bytes: 0,
+            is_flushed: false,
+        }
+    }
+
+    /// Does one step of a pass, or begins one when it is time.
+    pub(crate) fn step(&mut self) -> Result<Step, Fatal> {
+        let done = match std::mem::take(&mut self.phase) {
+            Phase::Waiting => {
+                if let Some(step) = self.rest() {
+                    return Ok(step);
+                }
+                self.write()
+            }
+            Phase::Written(pass) => self.sync(pass),
+            Phase::Synced(pass) => self.checkpoint(pass),
+        };
+        match done {
+            Ok(()) => Ok(Step::Worked),
+            Err(WalError::Fatal(fatal)) => Err(fatal),
+            Err(error) => Ok(self.on_refused(error)),
+        }
+    }
+
+    /// What to return if there is nothing to do now.
+    fn rest(&mut self) -> Option<Step> {
+        let shard = &self.shard;
+        let is_closing = shard.is_writer_done.load(Ordering::Acquire);
+        if is_closing {
+            return self.is_flushed.then_some(Step::Done);
+        }
+        let asked = shard.spill_wanted.swap(false, Ordering::AcqRel)
+            | shard.checkpoint_wanted.swap(false, Ordering::AcqRel);
+        let pressure = shard.budget.pressure();
+        let unspilled = pressure.tail_bytes.saturating_sub(self.evictable_bytes);
+        let is_wal_long = shard.pool.live_bytes() > shard.config.wal_bytes_max / 2
+            && shard.durable_sequence() > self.last_pass;
+        let is_tail_long = unspilled >= shard.config.tail_bytes_max / 4;
+        let wanted = asked || is_wal_long || is_tail_long || pressure.waits_for_tail;
+        (!wanted).then_some(Step::Idle)
+    }
+
+    /// A full disk is waited for; while the log closes it is reported instead.
+    fn on_refused(&mut self, error: WalError) -> Step {
+        if let WalError::DiskFull { path } = &error {
+            self.shard.set_disk_full(DiskUser::Spill, Some(path.clone()));
+        } else {
+            tracing::warn!(%error, "cannot spill now; trying again");
+        }
+        if self.shard.is_writer_done.load(Ordering::Acquire) {
+            *lock(&self.shard.close_error) = Some(error);
+            self.is_flushed = true;
+        }
+        self.shard.spill_wanted.store(true, Ordering::Release);
+        Step::Idle
+    }
+
+    // ---- first step: segments
+
+    fn write(&mut self) -> Result<(), WalError> {
+        let started = Instant::now();
+        self.shard.sync_wanted.store(true, Ordering::Release);
+        let sequence = self.shard.durable_sequence();
+        let mut pass = Pass { sequence, parts: BTreeMap::new(), started };
+        for log in self.shard.all_logs() {
+            if let Some(part) = self.write_part(&log, sequence)? {
+                pass.parts.insert(log.id, part);
+            }
+        }
+        self.phase = Phase::Written(pass);
+        Ok(())
+    }
+
+    fn write_part(&mut self, log: &Arc<LogInner>, sequence: u64) -> Result<Option<Part>, WalError> {
+        let is_closing = self.shard.is_writer_done.load(Ordering::Acquire);
+        let (entries, end, cuts, spilled_end, wants_snapshot) = {
+            let state = log.state();
+            let is_cut = state.has_pending_cut() && holds(Rule::SpillExcludesCuts);
+            if log.is_removed()
+                || state.oldest_needed.is_none()
+                || is_cut
+                || state.file_cut.is_some()
+            {
+                return Ok(None);
+            }
+            let (entries, end) = state.spillable(sequence);
+            let is_due = state.bytes_since_snapshot >= self.shard.config.snapshot_interval_bytes;
+            (entries, end, state.cuts, state.spilled_end, is_due || is_closing)
+        };
+        let bytes = entries.iter().map(crate::cache::TailEntry::bytes).sum();
+        let snapshot = match wants_snapshot {
+            true => log.observer().and_then(|observer| observer.snapshot()),
+            false => None,
+        };
+        if !entries.is_empty() {
+            let entries: Vec<Entry> = entries.into_iter().map(|entry| entry.entry).collect();
+            self.append(log, spilled_end, &entries)?;
+        }
+        let log = Arc::clone(log);
+        Ok(Some(Part { log, cuts, end, bytes, snapshot, snapshot_name: None }))
+    }
+
+    fn append(
+        &mut self,
+        log: &LogInner,
+        spilled_end: Offset,
+        entries: &[Entry],
+    ) -> Result<(), WalError> {
+        let segment_bytes = log.settings().segment_bytes;
+        let segments = self.segments_of(log)?;
+        segments.set_segment_bytes(segment_bytes);
+        if segments.end_offset() > spilled_end {
+            // A pass that was given up, or overtaken by a cut, wrote what does not count.
+            segments.cut(spilled_end)?;
+        }
+        Ok(segments.append(entries)?)
+    }
+
+    fn segments_of(&mut self, log: &LogInner) -> Result<&mut Segments, SegmentError> {
+        if !self.segments.contains_key(&log.id) {
+            let (start, end) = {
+                let state = log.state();
+                (state.log_start.min(state.spilled_end), state.spilled_end)
+            };
+            let dir = partition_dir(&self.shard.config, log.id);
+            let config = segments_config(&self.shard, log);
+            let (segments, _) = Segments::open(&self.files, &dir, end, start, config)?;
+            log.set_reader(Some(segments.reader()));
+            self.segments.insert(log.id, segments);
+        }
+        Ok(self.segments.get_mut(&log.id).expect("it was put there above"))
+    }
+
+    // ---- second step: sync
+
+    fn sync(&mut self, mut pass: Pass) -> Result<(), WalError> {
+        for (id, part) in &mut pass.parts {
+            let Some(segments) = self.segments.get_mut(id) else { continue };
+            if let Some(snapshot) = part.snapshot.take() {
+                part.snapshot_name = write_snapshot(&self.shard, part, &snapshot, pass.sequence)?;
+            }
+            if holds(Rule::SegmentsSynced) {
+                segments.sync()?;
+            }
+        }
+        self.phase = Phase::Synced(pass);
+        Ok(())
+    }
+
+    // ---- third step: checkpoint, and what it allows
+
+    fn checkpoint(&mut self, mut pass: Pass) -> Result<(), WalError> {
+        let durable_sequence = self.shard.durable_sequence();
+        let logs = self.shard.all_logs();
+        let mut made = Vec::with_capacity(logs.len());
+        for log in logs {
+            let part = pass.parts.remove(&log.id);
+            made.push(self.make(log, part, pass.sequence, durable_sequence));
+        }
+        if !holds(Rule::CheckpointBeforeCut) {
+            self.cut_files(&made)?;
+        }
+        if !holds(Rule::LogStartFirst) {
+            self.drop_below(&made, |state| state.log_start)?;
+        }
+        let checkpoint = self.assemble(&made, durable_sequence);
+        if !holds(Rule::RecycleAfterCheckpoint) {
+            self.shard.pool.recycle_below(checkpoint.oldest_needed)?;
+        }
+        checkpoint.write(&self.shard.fs, &self.shard.wal_dir())?;
+        self.shard.metrics.checkpoints.inc();
+        self.install(&mut made);
+        self.cut_files(&made)?;
+        self.drop_below(&made, |state| state.entry.log_start)?;
+        self.finish_removals(&made, durable_sequence)?;
+        self.finish(&checkpoint, &pass)
+    }
+
+    /// One partition's entry: what the pass did for it is noted and the entry made under one
+    /// lock, so that no cut comes between.
+    fn make(
+        &mut self,
+        log: Arc<LogInner>,
+        part: Option<Part>,
+        pass_sequence: u64,
+        durable_sequence: u64,
+    ) -> Made {
+        let observed = observe_high_watermark(&log);
+        let mut state = log.state();
+        if let Some((cuts, high_watermark)) = observed
+            && state.cuts == cuts
+        {
+            state.high_watermark = high_watermark.min(state.durable_end);
+        }
+        if let Some(part) = part
+            && (part.cuts == state.cuts || !holds(Rule::SpillExcludesCuts))
+        {
+            state.bytes_since_snapshot += part.bytes;
+            let end = part.end.max(state.spilled_end);
+            state.on_spilled(end, pass_sequence);
+            if let Some(name) = part.snapshot_name.filter(|name| name.tag <= state.durable_end) {
+                state.bytes_since_snapshot = 0;
+                state.snapshots.push(name);
+                let kept = state.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
+                state.snapshots.drain(..kept);
+            }
+            self.note_spilled(&log, part.end, part.bytes);
+        }
+        let is_removed = log.is_removed() && state.last_sequence <= durable_sequence;
+        let cut = state
+            .file_cut
+            .filter(|cut| cut.sequence <= durable_sequence && !state.has_pending_cut());
+        if let Some(cut) = cut {
+            state.on_cut_ready(cut.sequence);
+        }
+        let is_fresh = state.is_exact() || !holds(Rule::EntryCarriedOver);
+        let fresh = is_fresh.then(|| state.make_entry());
+        drop(state);
+        Made { log, fresh, cut, is_removed }
+    }
+
+    fn note_spilled(&mut self, log: &Arc<LogInner>, end: Offset, bytes: u64) {
+        if let Some(segments) = self.segments.get(&log.id) {
+            log.segment_bytes.store(segments.bytes(), Ordering::Release);
+        }
+        if bytes > 0 {
+            self.shard.metrics.spill_bytes.inc_by(bytes);
+            self.evictable_bytes += bytes;
+            let through = end.plus(-1);
+            self.evictable.push_back(Evictable { log: Arc::clone(log), through, bytes });
+        }
+    }
+
+    fn assemble(&self, made: &[Made], durable_sequence: u64) -> Checkpoint {
+        let mut partitions = Vec::with_capacity(made.len());
+        let mut oldest_needed = durable_sequence + 1;
+        for made in made {
+            if made.is_removed {
+                continue;
+            }
+            let (entry, needed) = match &made.fresh {
+                Some((entry, needed)) => (entry.clone(), *needed),
+                None => {
+                    let state = made.log.state();
+                    (state.entry.clone(), state.oldest_needed)
+                }
+            };
+            if let Some(needed) = needed.filter(|_| holds(Rule::RecycleBelowOldestNeeded)) {
+                oldest_needed = oldest_needed.min(needed);
+            }
+            partitions.push((made.log.id, entry));
+        }
+        let removed = made.iter().filter(|made| made.is_removed).map(|made| made.log.id);
+        let tombstones = lock(&self.shard.tombstones);
+        let older = tombstones.iter().map(|(id, sequence)| (*id, *sequence));
+        for (id, through) in older.chain(removed.map(|id| (id, durable_sequence))) {
+            // Frames below `oldest_needed` are never replayed: nothing is left to bury.
+            if through >= oldest_needed && holds(Rule::Tombstone) {
+                partitions.push((id, PartitionEntry::tombstone(through)));
+            }
+        }
+        partitions.sort_by_key(|(id, _)| *id);
+        Checkpoint { durable_sequence, oldest_needed, partitions }
+    }
+
+    fn install(&mut self, made: &mut [Made]) {
+        for made in made.iter_mut() {
+            if let Some((entry, needed)) = made.fresh.take() {
+                made.log.state().install_entry(entry, needed);
+            }
+        }
+        for wait in self.shard.finished_log_start_waits() {
+            (wait.done)();
+            if let Some(observer) = wait.log.observer() {
+                observer.on_storage_changed();
+            }
+        }
+    }
+
+    /// Rule 9: the files are shortened once the checkpoint no longer counts on what goes, and
+    /// before a partition is spilled again.
+    fn cut_files(&mut self, made: &[Made]) -> Result<(), WalError> {
+        for made in made {
+            let Some(cut) = made.cut else { continue };
+            if let Some(segments) = self.segments.get_mut(&made.log.id) {
+                if cut.all {
+                    segments.reset(cut.to)?;
+                } else if cut.to < segments.end_offset() {
+                    segments.cut(cut.to.max(segments.start_offset()))?;
+                }
+                made.log.segment_bytes.store(segments.bytes(), Ordering::Release);
+            }
+            let mut state = made.log.state();
+            // A cut that was enqueued meanwhile has widened it and waits for the next checkpoint.
+            if state.file_cut == Some(cut) {
+                state.file_cut = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_below(
+        &mut self,
+        made: &[Made],
+        log_start: impl Fn(&crate::partition::LogState) -> Offset,
+    ) -> Result<(), WalError> {
+        for made in made {
+            let Some(segments) = self.segments.get_mut(&made.log.id) else { continue };
+            let log_start = {
+                let state = made.log.state();
+                if state.file_cut.is_some() {
+                    continue;
+                }
+                log_start(&state).min(segments.end_offset())
+            };
+            if log_start > segments.start_offset() && !segments.drop_below(log_start)?.is_empty() {
+                made.log.segment_bytes.store(segments.bytes(), Ordering::Release);
+            }
+        }
+        Ok(())
+    }
+
+    /// Rule 11: the tombstone is durable, so the id may come back; the files go.
+    fn finish_removals(&mut self, made: &[Made], sequence: u64) -> Result<(), WalError> {
+        for made in made.iter().filter(|made| made.is_removed) {
+            let id = made.log.id;
+            let bytes = made.log.state().tail.truncate(Offset(i64::MIN));
+            self.shard.budget.release(0, bytes);
+            self.evictable.retain(|evictable| {
+                let stays = evictable.log.id != id;
+                self.evictable_bytes -= if stays { 0 } else { evictable.bytes };
+                stays
+            });
+            match self.segments.remove(&id) {
+                Some(segments) => segments.remove_all()?,
+                None => {
+                    remove_dir(&*self.shard.fs, &partition_dir(&self.shard.config, id))?;
+                }
+            }
+            if holds(Rule::Tombstone) {
+                lock(&self.shard.tombstones).insert(id, sequence);
+            }
+            self.shard.logs().remove(&id);
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, checkpoint: &Checkpoint, pass: &Pass) -> Result<(), WalError> {
+        let oldest = checkpoint.oldest_needed;
+        lock(&self.shard.tombstones).retain(|_, sequence| *sequence >= oldest);
+        self.shard.pool.recycle_below(oldest)?;
+        self.shard.bells.writer.ring();
+        self.shard.bells.filler.ring();
+        self.evict();
+        self.shard.set_disk_full(DiskUser::Spill, None);
+        self.last_pass = checkpoint.durable_sequence;
+        let metrics = &self.shard.metrics;
+        metrics.wal_segments.set(self.shard.pool.live_files().len() as i64);
+        metrics.spill_duration.observe(pass.started.elapsed().as_secs_f64());
+        if self.shard.is_writer_done.load(Ordering::Acquire) {
+            let is_clean = |log: &Arc<LogInner>| log.state().oldest_needed.is_none();
+            self.is_flushed = self.shard.all_logs().iter().all(is_clean);
+        }
+        Ok(())
+    }
+
+    /// Spilled batches stay in memory for readers that are a little behind, while there is room.
+    fn evict(&mut self) {
+        loop {
+            let pressure = self.shard.budget.pressure();
+            let is_tight = pressure.tail_bytes > self.shard.config.tail_bytes_max / 2;
+            if !is_tight && !pressure.waits_for_tail {
+                return;
+            }
+            let Some(next) = self.evictable.pop_front() else { return };
+            self.evictable_bytes -= next.bytes;
+            let bytes = next.log.state().tail.evict(next.through);
+            self.shard.budget.release(0, bytes);
+        }
+    }
+}
+
+/// The count of cuts first: a high watermark from before a cut must not be used after it.
+fn observe_high_watermark(log: &LogInner) -> Option<(u64, Offset)> {
+    let cuts = log.state().cuts;
+    Some((cuts, log.observer()?.high_watermark()))
+}
+
+fn write_snapshot(
+    shard: &Shard,
+    part: &Part,
+    snapshot: &Snapshot,
+    sequence: u64,
+) -> Result<Option<SnapshotName>, WalError> {
+    let dir: PathBuf = partition_dir(&shard.config, part.log.id);
+    let known = part.log.state().snapshots.clone();
+    let is_there = shard.fs.exists(&dir).map_err(|e| WalError::of("cannot look at", &dir, e))?;
+    if !is_there || known.iter().any(|name| name.tag == snapshot.tag) {
+        return Ok(None);
+    }
+    snapshot::remove_unnamed(&*shard.fs, &dir, &known_everywhere(&part.log))?;
+    let name = snapshot::write(&*shard.fs, &dir, snapshot, sequence)?;
+    shard.fs.sync_dir(&dir).map_err(|error| Fatal::new("cannot sync", &dir, error))?;
+    Ok(Some(name))
+}
+
+/// Snapshots that the durable checkpoint or the next one names.
+fn known_everywhere(log: &LogInner) -> Vec<SnapshotName> {
+    let state = log.state();
+    state.snapshots.iter().chain(&state.entry.snapshots).copied().collect()
+}
+
+fn segments_config(shard: &Shard, log: &LogInner) -> SegmentsConfig {
+    SegmentsConfig {
+        segment_bytes: log.settings().segment_bytes,
+        index_interval_bytes: shard.config.index_interval_bytes,
+    }
+}

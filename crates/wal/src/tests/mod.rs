@@ -1,0 +1,4 @@
+//! Tests of the whole log, over file systems that lose, tear and fail.
+
+mod basic;
+mod support;
