@@ -26,7 +26,7 @@ mod pool;
 mod recover;
 mod writer;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{io::IoSlice, path::PathBuf, sync::Arc};
 
 pub use header::{FileHeader, HEADER_BYTES, HeaderError};
 pub use pool::FilePool;
@@ -34,8 +34,8 @@ pub use recover::{RecoveredChain, recover};
 pub use writer::ChainWriter;
 
 use crate::{
-    env::{File, read_exact_at},
-    error::WalError,
+    env::{File, read_exact_at, write_all_at},
+    error::{Fatal, WalError},
 };
 
 /// Groups start on a multiple of this, in bytes; a file's first group follows its header block.
@@ -81,6 +81,27 @@ impl ChainFile {
         read_exact_at(&*self.file, &mut buffer, position)
             .map_err(|error| WalError::of("cannot read", &self.path, error))?;
         Ok(buffer)
+    }
+
+    /// Makes sure that `image`, read before and verified, is what the disk holds at `position`:
+    /// syncs, forgets the pages, reads again, writes again what differs. Returns whether anything
+    /// did. [`recover`] leaves nothing to do, unless the file was written since.
+    ///
+    /// # Errors
+    /// Any error is fatal.
+    pub fn settle(&self, position: u64, image: &[u8]) -> Result<bool, Fatal> {
+        let fatal = |what| move |error| Fatal::new(what, &self.path, error);
+        self.file.sync().map_err(fatal("cannot sync"))?;
+        self.file.drop_cache().map_err(fatal("cannot forget pages of"))?;
+        let mut found = vec![0; image.len()];
+        let read = read_exact_at(&*self.file, &mut found, position);
+        if read.is_ok() && found == image {
+            return Ok(false);
+        }
+        write_all_at(&*self.file, &mut [IoSlice::new(image)], position)
+            .map_err(fatal("cannot write"))?;
+        self.file.sync().map_err(fatal("cannot sync"))?;
+        Ok(true)
     }
 }
 
