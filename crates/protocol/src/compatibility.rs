@@ -88,7 +88,8 @@ pub fn tables() -> String {
 fn served_row(api: &Api) -> String {
     let Api { key, name, advertised_min, served_min, max, flexible_from, .. } = api;
     let key = key.code();
-    format!("| {key} | {name} | {advertised_min}–{max} | {served_min}–{max} | {flexible_from} |\n")
+    let (told, served) = (format!("{advertised_min}–{max}"), format!("{served_min}–{max}"));
+    format!("| {key} | {name} | {told} | {served} | {flexible_from} |\n")
 }
 
 fn not_served_row((key, name, versions): &(i16, &str, &str)) -> String {

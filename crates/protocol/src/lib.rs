@@ -3,9 +3,9 @@
 //! Architecture invariants. Pure: no clock, disk, socket, thread or task; no log line. No byte from
 //! the wire makes anything here panic, and none makes it allocate beyond a bound that is known
 //! before it is decoded: twice the frame and 64 KiB for Produce and Fetch, whose decoders are our
-//! own; [`shape::MEMORY_FACTOR`] times the frame for requests that the kafka-protocol codec decodes,
-//! which never sees a body that [`shape::check`] has not walked. Record bytes are never copied on
-//! their way out. What is served and what is advertised come from one table, [`api_versions::TABLE`].
+//! own; [`shape::MEMORY_FACTOR`] times the frame for requests of the kafka-protocol codec, which
+//! never sees a body that [`shape::check`] has not walked. Record bytes are never copied on their
+//! way out. What is served and what is advertised come from one table, [`api_versions::TABLE`].
 
 pub mod api_versions;
 pub mod batch_builder;

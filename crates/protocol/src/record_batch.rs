@@ -183,6 +183,7 @@ pub fn validate(records: Bytes, rules: &BatchRules) -> Result<Entry, BatchError>
     let mut header = [0; BATCH_HEADER_LEN];
     header.copy_from_slice(&records[..BATCH_HEADER_LEN]);
     let mut entry = Entry { header, records: records.slice(BATCH_HEADER_LEN..) };
+    assert_eq!(entry.len() as i64, facts.batch_bytes(), "an entry is the whole batch");
     match rules.timestamp_type {
         TimestampType::CreateTime => keep_create_time(&mut entry, &facts, rules)?,
         TimestampType::LogAppendTime => set_log_append_time(&mut entry, &facts, rules.now_ms)?,
@@ -296,6 +297,7 @@ fn patch_timestamps(entry: &mut Entry, attributes: i16, max_timestamp: i64) {
     header[field::MAX_TIMESTAMP..][..8].copy_from_slice(&max_timestamp.to_be_bytes());
     let crc = crc(header, records);
     header[field::CRC..][..4].copy_from_slice(&crc.to_be_bytes());
+    assert_eq!(entry.facts().max_timestamp, max_timestamp, "the stamp is where readers look");
 }
 
 /// The timestamps that a topic allows now.

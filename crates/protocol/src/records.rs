@@ -58,6 +58,7 @@ impl Records {
     }
 
     fn read(&mut self) -> Result<RecordFacts, Malformed> {
+        assert!(self.position <= self.opened.len(), "a walk stays within its records");
         let mut reader = Reader::new(&self.opened[self.position..]);
         let length = reader.varint()?;
         let length =

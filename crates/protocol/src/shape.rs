@@ -99,6 +99,7 @@ pub fn check(api: ApiKey, version: i16, body: &[u8]) -> Result<ShapeCost, Reques
         });
     }
     let bytes_walked = walk.reader.position();
+    assert!(bytes_walked <= body.len(), "a walk stays within its bytes");
     Ok(ShapeCost { bytes_in_memory: walk.memory_bytes, bytes_walked })
 }
 

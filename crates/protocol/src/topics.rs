@@ -130,6 +130,8 @@ impl<P> Topics<P> {
             }
             Ok(())
         })?;
+        let kept = decoded.memory_bytes();
+        assert!(kept <= form.memory_bytes_max, "{kept} bytes are over the request's right");
         Ok(decoded)
     }
 

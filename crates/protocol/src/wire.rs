@@ -276,3 +276,79 @@ impl Writer for Vec<u8> {
         self.extend_from_slice(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_number_that_does_not_end_or_fit_is_refused() {
+        let cases: [(&[u8], Option<u32>); 8] = [
+            (&[0], Some(0)),
+            (&[0x7f], Some(127)),
+            (&[0x80, 0x01], Some(128)),
+            (&[0xff, 0xff, 0xff, 0xff, 0x0f], Some(u32::MAX)),
+            (&[0xff, 0xff, 0xff, 0xff, 0x10], None),
+            (&[0x80, 0x80, 0x80, 0x80, 0x80, 0x00], None),
+            (&[0x80], None),
+            (&[], None),
+        ];
+        for (bytes, number) in cases {
+            assert_eq!(Reader::new(bytes).unsigned_varint().ok(), number, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_length_says_null_nothing_or_how_much() {
+        let cases: [(&[u8], bool, Option<Option<usize>>); 9] = [
+            (&[0xff, 0xff, 0xff, 0xff], false, Some(None)),
+            (&[0xff, 0xff, 0xff, 0xfe], false, None),
+            (&[0, 0, 0, 0], false, Some(Some(0))),
+            (&[0, 0, 0, 2, 9, 9], false, Some(Some(2))),
+            (&[0, 0, 0, 3, 9, 9], false, None),
+            (&[0], true, Some(None)),
+            (&[1], true, Some(Some(0))),
+            (&[3, 9, 9], true, Some(Some(2))),
+            (&[4, 9, 9], true, None),
+        ];
+        for (bytes, flexible, length) in cases {
+            let read = Reader::new(bytes).bytes(flexible).ok();
+            assert_eq!(read.map(|range| range.map(|range| range.len())), length, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_string_is_utf_8_and_at_most_32767_bytes_long() {
+        let compact = |length: usize| {
+            let mut bytes = Vec::new();
+            bytes.put_unsigned_varint(length as u32 + 1);
+            bytes.resize(bytes.len() + length, b'x');
+            bytes
+        };
+        assert!(Reader::new(&compact(32_767)).string(true).is_ok());
+        assert!(Reader::new(&compact(32_768)).string(true).is_err());
+        assert!(Reader::new(&[0, 2, 0xc3, 0x28]).string(false).is_err());
+    }
+
+    #[test]
+    fn a_text_too_long_to_send_is_cut_between_characters() {
+        let text = "ö".repeat(20_000);
+        let mut bytes = Vec::new();
+        bytes.put_string(false, Some(&text));
+        let range = Reader::new(&bytes).required_string(false);
+        assert_eq!(range, Ok(2..2 + 32_766));
+    }
+
+    proptest! {
+        #[test]
+        fn a_zigzag_number_reads_back(number: i64) {
+            let mut bytes = Vec::new();
+            bytes.put_varlong(number);
+            prop_assert_eq!(Reader::new(&bytes).varlong(), Ok(number));
+            let small = i32::try_from(number);
+            prop_assert_eq!(Reader::new(&bytes).varint().ok(), small.ok());
+        }
+    }
+}

@@ -183,20 +183,28 @@ impl FetchPartitionResponse {
         if !self.records.is_empty() {
             inserts.push(Insert { position: out.len(), records: self.records });
         }
-        if version < LEADER_HINT_VERSION {
-            return;
+        if version >= LEADER_HINT_VERSION {
+            put_hints(self.diverging_epoch, self.current_leader, out);
         }
-        let diverging = self.diverging_epoch.map(EpochEndOffset::tagged_bytes);
-        let leader = self.current_leader.map(leader_bytes);
-        match (&diverging, &leader) {
-            (None, None) => out.put_no_tagged_fields(true),
-            (Some(diverging), None) => put_tagged_fields(out, &[(DIVERGING_EPOCH_TAG, diverging)]),
-            (None, Some(leader)) => put_tagged_fields(out, &[(CURRENT_LEADER_TAG, leader)]),
-            (Some(diverging), Some(leader)) => put_tagged_fields(
-                out,
-                &[(DIVERGING_EPOCH_TAG, diverging), (CURRENT_LEADER_TAG, leader)],
-            ),
-        }
+    }
+}
+
+/// Every version with tagged fields has these two.
+fn put_hints(
+    diverging_epoch: Option<EpochEndOffset>,
+    current_leader: Option<CurrentLeader>,
+    out: &mut Vec<u8>,
+) {
+    let diverging = diverging_epoch.map(EpochEndOffset::tagged_bytes);
+    let leader = current_leader.map(leader_bytes);
+    match (&diverging, &leader) {
+        (None, None) => put_tagged_fields(out, &[]),
+        (Some(diverging), None) => put_tagged_fields(out, &[(DIVERGING_EPOCH_TAG, diverging)]),
+        (None, Some(leader)) => put_tagged_fields(out, &[(CURRENT_LEADER_TAG, leader)]),
+        (Some(diverging), Some(leader)) => put_tagged_fields(
+            out,
+            &[(DIVERGING_EPOCH_TAG, diverging), (CURRENT_LEADER_TAG, leader)],
+        ),
     }
 }
 
