@@ -119,7 +119,8 @@ impl Producer {
                     continue;
                 }
             }
-            if now >= self.window.end && self.in_flight.is_empty() {
+            let nothing_due = self.due.as_ref().is_none_or(|due| due.waiting() == 0);
+            if now >= self.window.end && self.in_flight.is_empty() && nothing_due {
                 return Ok(Poll::Ready(()));
             }
             if !self.receive(cx)? {
@@ -131,14 +132,13 @@ impl Producer {
     }
 
     fn send_due(&mut self, now: Instant) {
-        while self.in_flight.len() < self.in_flight_max && now < self.window.end {
+        while self.in_flight.len() < self.in_flight_max {
             let intended = match &self.due {
-                None => now,
-                Some(due) => match due.next() {
-                    Some(intended) => intended,
-                    None => return,
-                },
+                None => Some(now).filter(|now| *now < self.window.end),
+                // What was due within the window is sent, however late.
+                Some(due) => due.next(),
             };
+            let Some(intended) = intended else { return };
             let id = self.next_correlation_id;
             self.next_correlation_id = id.wrapping_add(1);
             let mut start = BytesMut::with_capacity(CORRELATION_ID_END);

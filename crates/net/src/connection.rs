@@ -56,6 +56,8 @@ pub(crate) struct Connection<S: Service> {
     decoder: FrameDecoder,
     /// Read, charged and not handled, because a bound was reached.
     carried: Bytes,
+    /// Memory that `carried` keeps as long as any of it is left.
+    carried_bytes: u64,
     /// A request that nothing may overtake, and its bytes.
     waiting: Option<(Waiting, u64)>,
     replies: Replies,
@@ -109,6 +111,7 @@ impl<S: Service> Connection<S> {
             account,
             decoder,
             carried: Bytes::new(),
+            carried_bytes: 0,
             waiting: None,
             replies: Replies::default(),
             input_ended: false,
@@ -144,8 +147,9 @@ impl<S: Service> Connection<S> {
         match self.handle.ordered() {
             Order::None => {}
             Order::Evict if self.unfinished_bytes() > 0 => {
-                self.end_input();
-                self.replies.push_close(CloseReason::Evicted);
+                self.close(CloseReason::Evicted);
+                self.settle();
+                self.account.evicted();
             }
             Order::Evict => {
                 self.handle.pardon();
@@ -263,6 +267,7 @@ impl<S: Service> Connection<S> {
             self.handle_requests(&mut rest);
             if !rest.is_empty() && !self.input_ended {
                 self.carried = Bytes::copy_from_slice(rest);
+                self.carried_bytes = rest.len() as u64;
             }
             Ok(count)
         })
@@ -316,8 +321,9 @@ impl<S: Service> Connection<S> {
     fn settle(&mut self) {
         let unfinished = self.unfinished_bytes();
         let waiting = self.waiting.as_ref().map_or(0, |(_, request_bytes)| *request_bytes);
-        let held = self.replies.request_bytes() + waiting + self.carried.len() as u64;
-        self.account.settle(held + unfinished, unfinished);
+        let carried = if self.carried.is_empty() { 0 } else { self.carried_bytes };
+        let finished = self.replies.request_bytes() + waiting + carried;
+        self.account.settle(finished + unfinished, unfinished);
         let metrics = &self.listener.metrics;
         if self.counted.received > 0 {
             metrics.received_bytes.inc_by(std::mem::take(&mut self.counted.received));

@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -32,6 +32,8 @@ use crate::{
 
 /// How long the accept loop rests when the process has no descriptor left, not even a spare one.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
+/// How often refused connections are logged, at most.
+const REFUSAL_LOG_PAUSE: Duration = Duration::from_secs(60);
 
 /// An address could not be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +120,8 @@ impl Listener {
         let listener = TcpListener::from_std(self.socket)?;
         let state = self.state;
         let mut shutdown = pin!(shutdown);
-        let mut acceptor = Acceptor { state: &state, spare: spare_descriptor() };
+        let spare = spare_descriptor();
+        let mut acceptor = Acceptor { state: &state, spare, refusal_logged: None };
         loop {
             tokio::select! {
                 biased;
@@ -185,6 +188,7 @@ struct Acceptor<'a> {
     /// Given up to accept and close a connection when no other descriptor is left. Otherwise it
     /// would stay in the backlog, and the loop would spin on it.
     spare: Option<File>,
+    refusal_logged: Option<Instant>,
 }
 
 impl Acceptor<'_> {
@@ -195,8 +199,21 @@ impl Acceptor<'_> {
         }
         match state.limits.connections.admit(state.id, peer.ip()) {
             Ok(handle) => self.start(socket, peer, handle, service),
-            Err(Refusal::Total) => state.metrics.refused_total_limit.inc(),
-            Err(Refusal::PerIp) => state.metrics.refused_ip_limit.inc(),
+            Err(Refusal::Total) => {
+                state.metrics.refused_total_limit.inc();
+                self.log_refusal(peer, "max.connections");
+            }
+            Err(Refusal::PerIp) => {
+                state.metrics.refused_ip_limit.inc();
+                self.log_refusal(peer, "max.connections.per.ip");
+            }
+        }
+    }
+
+    fn log_refusal(&mut self, peer: SocketAddr, limit: &str) {
+        if self.refusal_logged.is_none_or(|at| at.elapsed() >= REFUSAL_LOG_PAUSE) {
+            self.refusal_logged = Some(Instant::now());
+            warn!(listener = %self.state.name, %peer, limit, "connections are being refused");
         }
     }
 
@@ -237,9 +254,13 @@ impl Acceptor<'_> {
             accepted = timeout(ACCEPT_REST, listener.accept()).await.ok().and_then(Result::ok);
         }
         self.spare = spare_descriptor();
-        if self.spare.is_none() && accepted.take().is_some() {
+        if self.spare.is_none()
+            && let Some((socket, peer)) = accepted.take()
+        {
+            drop(socket);
             self.state.metrics.refused_open_files.inc();
             self.spare = spare_descriptor();
+            self.log_refusal(peer, "open files");
         }
         if self.spare.is_none() {
             sleep(ACCEPT_REST).await;
