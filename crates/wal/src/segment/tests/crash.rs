@@ -209,24 +209,43 @@ fn a_crash_at_any_call_of_a_life_leaves_what_was_checkpointed() {
     }
 }
 
-/// An unlink that a dead process left unsynced, and a power loss after the log went on: the file
-/// that comes back must not be taken for the log.
+/// An unlink that a dead process left unsynced, and a power loss after the log went on in a file
+/// that was there: the file that comes back must not be taken for the log.
 #[test]
 fn a_name_that_comes_back_is_not_believed() {
+    let expected = batches(0, 7, 100);
     for seed in 0..40 {
         let machine = MemFileSystem::new();
-        drop(filled(&machine, &batches(0, 30, 100)));
-        machine.remove_file(Path::new(&log_path(24))).unwrap();
-        machine.remove_file(Path::new(&log_path(48))).unwrap();
-        machine.kill();
-        let (mut segments, _) = open_at(&machine, 0, 20);
-        let more = batches(20, 2, 90);
-        segments.append(&more).unwrap();
+        let mut segments = filled(&machine, &expected[..5]);
+        segments.append(&batches(12, 1, 90)).unwrap();
         segments.sync().unwrap();
+        machine.remove_file(Path::new(&log_path(12))).unwrap();
+        machine.kill();
+        let (mut segments, _) = open_at(&machine, 0, 10);
+        segments.append(&expected[5..]).unwrap();
+        segments.sync().unwrap();
+        assert_eq!(read_all(&segments), (bytes_of(&expected), vec![]));
         machine.crash(seed);
-        let (segments, report) = open_at(&machine, 0, 24);
+        let (segments, report) = open_at(&machine, 0, 14);
         assert_eq!(report, SegmentsReport::default());
-        let expected = [batches(0, 10, 100), more].concat();
         assert_eq!(read_all(&segments), (bytes_of(&expected), vec![]), "seed {seed}");
     }
+}
+
+/// Entries of batches that were cut must not vouch for what takes their place, not even where the
+/// new batches end at the very same offset and byte with fewer entries.
+#[test]
+fn entries_of_batches_that_were_cut_are_not_believed() {
+    let machine = MemFileSystem::new();
+    let old = batches(0, 12, 100);
+    let mut segments = filled(&machine, &old);
+    segments.cut(Offset(2)).unwrap();
+    let mut new = batches(2, 10, 10);
+    new.push(batch(22, 2, 1000, 9, 0));
+    segments.append(&new).unwrap();
+    segments.sync().unwrap();
+    new.insert(0, old[0].clone());
+    assert_eq!(bytes_of(&new).len(), bytes_of(&old).len());
+    let (segments, _) = open_at(&machine, 0, 24);
+    assert_eq!(read_all(&segments), (bytes_of(&new), vec![]));
 }
