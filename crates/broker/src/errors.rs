@@ -37,6 +37,7 @@ pub(crate) fn storage(error: &StorageError) -> ErrorCode {
             ErrorCode::KafkaStorageError
         }
         StorageError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+        StorageError::Busy => ErrorCode::RequestTimedOut,
         // The topic is being deleted, or the broker stops: look for the leader again.
         StorageError::Closed => ErrorCode::NotLeaderOrFollower,
     }

@@ -102,7 +102,8 @@ impl Identity {
         while raft_id == 0 {
             let bytes = random().0;
             let half: [u8; 8] = std::array::from_fn(|i| bytes[i] ^ bytes[i + 8]);
-            raft_id = u64::from_be_bytes(half);
+            // Positive as an i64 too, so that a metric can show it.
+            raft_id = u64::from_be_bytes(half) >> 1;
         }
         Identity { cluster_id: random(), node_id, directory_id: random(), raft_id }
     }
