@@ -65,6 +65,15 @@ impl Leader {
         leader
     }
 
+    /// The same leader with records behind the log end that are not on disk yet, as a follower has
+    /// them that is elected. Its epoch starts behind them.
+    #[must_use]
+    pub fn with_undurable_tail(mut self, log_end_offset: Offset) -> Leader {
+        self.on_append(log_end_offset);
+        self.leader_epoch_start_offset = log_end_offset;
+        self
+    }
+
     /// Takes `min.insync.replicas` to heart: no more than there are replicas, as Kafka does, so
     /// that a topic of one replica can be written whatever the setting says. Returns the high
     /// watermark if it may rise now.
@@ -369,6 +378,15 @@ mod tests {
         let mut leader = leader(&[ME, B]);
         assert!(!leader.is_high_watermark_settled());
         assert_eq!(leader.on_fetch(B, EPOCH, Offset(10)), Ok(Some(Offset(10))));
+        assert!(leader.is_high_watermark_settled());
+    }
+
+    #[test]
+    fn an_epoch_starts_behind_what_its_leader_had_not_synced_when_elected() {
+        let mut leader = leader(&[ME]).with_undurable_tail(Offset(15));
+        assert_eq!(leader.leader_epoch_start_offset(), Offset(15));
+        assert!(!leader.is_high_watermark_settled());
+        assert_eq!(leader.on_durable(Offset(15)), Some(Offset(15)));
         assert!(leader.is_high_watermark_settled());
     }
 

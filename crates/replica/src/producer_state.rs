@@ -11,7 +11,8 @@ use crate::error::ProducerError;
 pub const BATCHES_PER_PRODUCER: usize = 5;
 /// Milliseconds after its last write that a producer is forgotten. `producer.id.expiration.ms`
 pub const EXPIRATION_MS: i64 = 86_400_000;
-/// Producers remembered for each partition. At the bound, those that wrote longest ago go first.
+/// Producers remembered for each partition. At the bound, those that wrote longest ago go first;
+/// one that comes back then is a new producer, and what it had sent before may be stored twice.
 pub const PRODUCERS_MAX: usize = 10_000;
 
 /// The producers that wrote to one partition.

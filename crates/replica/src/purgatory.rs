@@ -106,7 +106,14 @@ impl<W> OffsetWaits<W> {
 
     /// Takes the waits whose deadline is `now` or earlier: REQUEST_TIMED_OUT.
     pub fn expire(&mut self, now: Duration) -> Vec<W> {
-        take_where(&mut self.waits, |wait| wait.deadline <= now, |wait| wait.waiter)
+        if !self.waits.iter().any(|wait| wait.deadline <= now) {
+            return Vec::new();
+        }
+        let waits = std::mem::take(&mut self.waits);
+        let (over, waiting): (VecDeque<_>, VecDeque<_>) =
+            waits.into_iter().partition(|wait| wait.deadline <= now);
+        self.waits = waiting;
+        over.into_iter().map(|wait| wait.waiter).collect()
     }
 
     /// Takes back one wait; `None` if it is over.
@@ -138,7 +145,7 @@ impl<W> OffsetWaits<W> {
 /// Fetches that wait for records, or for their deadline.
 #[derive(Debug)]
 pub struct FetchWaits<W> {
-    waits: VecDeque<FetchWait<W>>,
+    waits: Vec<FetchWait<W>>,
     next_ticket: u64,
 }
 
@@ -153,7 +160,7 @@ struct FetchWait<W> {
 
 impl<W> Default for FetchWaits<W> {
     fn default() -> Self {
-        FetchWaits { waits: VecDeque::new(), next_ticket: 0 }
+        FetchWaits { waits: Vec::new(), next_ticket: 0 }
     }
 }
 
@@ -172,7 +179,7 @@ impl<W> FetchWaits<W> {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let bytes_missing = bytes_missing.max(1);
-        self.waits.push_back(FetchWait { fetch_offset, bytes_missing, ticket, deadline, waiter });
+        self.waits.push(FetchWait { fetch_offset, bytes_missing, ticket, deadline, waiter });
         ticket
     }
 
@@ -182,18 +189,18 @@ impl<W> FetchWaits<W> {
         for wait in self.waits.iter_mut().filter(|wait| wait.fetch_offset < readable_end) {
             wait.bytes_missing = wait.bytes_missing.saturating_sub(bytes);
         }
-        take_where(&mut self.waits, |wait| wait.bytes_missing == 0, |wait| wait.waiter)
+        self.waits.extract_if(.., |wait| wait.bytes_missing == 0).map(|wait| wait.waiter).collect()
     }
 
     /// Takes the fetches whose deadline is `now` or earlier: they are answered with what is there.
     pub fn expire(&mut self, now: Duration) -> Vec<W> {
-        take_where(&mut self.waits, |wait| wait.deadline <= now, |wait| wait.waiter)
+        self.waits.extract_if(.., |wait| wait.deadline <= now).map(|wait| wait.waiter).collect()
     }
 
     /// Takes back one fetch; `None` if it is over.
     pub fn remove(&mut self, ticket: Ticket) -> Option<W> {
         let place = self.waits.binary_search_by_key(&ticket, |wait| wait.ticket).ok()?;
-        Some(self.waits.remove(place)?.waiter)
+        Some(self.waits.remove(place).waiter)
     }
 
     /// Takes everything that waits.
@@ -212,21 +219,6 @@ impl<W> FetchWaits<W> {
     pub fn is_empty(&self) -> bool {
         self.waits.is_empty()
     }
-}
-
-/// Takes out what `taken` says, and keeps the order of what stays.
-fn take_where<T, W>(
-    waits: &mut VecDeque<T>,
-    taken: impl Fn(&T) -> bool,
-    waiter: impl Fn(T) -> W,
-) -> Vec<W> {
-    if !waits.iter().any(&taken) {
-        return Vec::new();
-    }
-    let (over, stay): (VecDeque<T>, VecDeque<T>) =
-        std::mem::take(waits).into_iter().partition(|wait| taken(wait));
-    *waits = stay;
-    over.into_iter().map(waiter).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A topic's settings: Kafka's keys and defaults, and which of them this release honours.
 
 use crate::{
-    property::{Kind, Property, PropertyError},
+    property::{Kind, Property, PropertyError, nearest},
     settings,
 };
 
@@ -202,13 +202,12 @@ impl TopicSettings {
     /// # Errors
     /// For an unknown key, a value that does not fit, and a setting that is not honoured yet.
     pub fn check(key: &str, value: &str) -> Result<(), TopicSettingError> {
-        TopicSettings::default().set(key, value)?;
-        let (Some(property), Some(support)) =
-            (TopicSettings::property(key), TopicSettings::support(key))
-        else {
-            unreachable!("a key that can be set is in both tables");
+        let Some(property) = TopicSettings::property(key) else {
+            let nearest = nearest(key, TopicSettings::PROPERTIES);
+            return Err(PropertyError::Unknown { key: key.to_owned(), nearest }.into());
         };
-        match support {
+        property.check(value)?;
+        match TopicSettings::support(key).expect("every key is in both tables") {
             Support::Honoured | Support::Accepted => Ok(()),
             Support::NotYet(reason) => {
                 Err(TopicSettingError::NotHonouredYet { key: property.key, reason })
