@@ -47,3 +47,33 @@ pub(crate) fn encode_as<R: Encodable>(
     assert_eq!(frame.len() - begun, size, "the codec writes what it says it will");
     Ok(Outgoing::from_frame(frame))
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::ListOffsetsResponse;
+
+    use super::*;
+    use crate::ApiKey;
+
+    fn header(api_key: ApiKey, api_version: i16) -> RequestHeader {
+        RequestHeader { api_key, api_version, correlation_id: 0x0102_0304, client_id: None }
+    }
+
+    #[test]
+    fn list_offsets_11_is_answered_though_the_codec_ends_at_10() {
+        let response = ListOffsetsResponse::default().with_throttle_time_ms(9);
+        let outgoing = encode(&header(ApiKey::ListOffsets, 11), &response).unwrap();
+        let expected = [0, 0, 0, 11, 1, 2, 3, 4, 0, 0, 0, 0, 9, 1, 0];
+        assert_eq!(outgoing.to_bytes(), expected[..]);
+    }
+
+    #[test]
+    fn a_field_that_the_version_does_not_have_is_our_mistake() {
+        use kafka_protocol::messages::{InitProducerIdResponse, MetadataResponse};
+        let response = MetadataResponse::default().with_cluster_authorized_operations(1);
+        let refused = encode(&header(ApiKey::Metadata, 12), &response);
+        assert!(refused.is_err(), "{refused:?}");
+        let response = InitProducerIdResponse::default();
+        assert!(encode(&header(ApiKey::InitProducerId, 0), &response).is_ok());
+    }
+}

@@ -302,20 +302,24 @@ mod tests {
 
     #[test]
     fn a_length_says_null_nothing_or_how_much() {
-        let cases: [(&[u8], bool, Option<Option<usize>>); 9] = [
-            (&[0xff, 0xff, 0xff, 0xff], false, Some(None)),
-            (&[0xff, 0xff, 0xff, 0xfe], false, None),
-            (&[0, 0, 0, 0], false, Some(Some(0))),
-            (&[0, 0, 0, 2, 9, 9], false, Some(Some(2))),
-            (&[0, 0, 0, 3, 9, 9], false, None),
-            (&[0], true, Some(None)),
-            (&[1], true, Some(Some(0))),
-            (&[3, 9, 9], true, Some(Some(2))),
-            (&[4, 9, 9], true, None),
+        let cases: [(&[u8], bool, &str); 9] = [
+            (&[0xff, 0xff, 0xff, 0xff], false, "null"),
+            (&[0xff, 0xff, 0xff, 0xfe], false, "a length is negative at byte 4"),
+            (&[0, 0, 0, 0], false, "4..4"),
+            (&[0, 0, 0, 2, 9, 9], false, "4..6"),
+            (&[0, 0, 0, 3, 9, 9], false, "the bytes end early at byte 4"),
+            (&[0], true, "null"),
+            (&[1], true, "1..1"),
+            (&[3, 9, 9], true, "1..3"),
+            (&[4, 9, 9], true, "the bytes end early at byte 1"),
         ];
-        for (bytes, flexible, length) in cases {
-            let read = Reader::new(bytes).bytes(flexible).ok();
-            assert_eq!(read.map(|range| range.map(|range| range.len())), length, "{bytes:?}");
+        for (bytes, flexible, expected) in cases {
+            let said = match Reader::new(bytes).bytes(flexible) {
+                Ok(Some(range)) => format!("{range:?}"),
+                Ok(None) => "null".to_owned(),
+                Err(refusal) => refusal.to_string(),
+            };
+            assert_eq!(said, expected, "{bytes:?}");
         }
     }
 
