@@ -66,7 +66,8 @@ settings! {
         /// Bytes of records in one Fetch response, whatever the client asks for.
         fetch_max_bytes: i32 = "fetch.max.bytes", Kind::Int { min: 1024, max: INT_MAX }, "57671680";
         /// Whether a record is acknowledged once synced, or once in the page cache.
-        wal_durability: String = "wal.durability", Kind::Choice(&["synced", "page-cache"]), "synced";
+        wal_durability: String = "wal.durability", Kind::Choice(&["synced", "page-cache"]),
+            "synced";
         /// Bytes of recent batches kept in memory for consumers that keep up.
         wal_tail_max_bytes: i64 = "wal.tail.max.bytes",
             Kind::Long { min: 65536, max: i64::MAX }, "67108864";

@@ -1,0 +1,10 @@
+//! The broker as its connections see it: requests in, answers out, over a disk that can lose power.
+
+mod context;
+mod fetch;
+mod offsets;
+mod produce;
+mod records;
+mod restart;
+mod topics;
+mod versions;

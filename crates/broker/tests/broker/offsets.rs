@@ -1,0 +1,123 @@
+//! ListOffsets and OffsetForLeaderEpoch: places by time, by name and by epoch.
+
+use tidelog_protocol::{
+    batch_builder::BatchBuilder,
+    kafka_protocol::messages::{
+        BrokerId, ListOffsetsRequest, OffsetForLeaderEpochRequest, TopicName,
+        list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+        list_offsets_response::ListOffsetsPartitionResponse,
+        offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
+    },
+};
+use tidelog_types::Compression;
+
+use crate::{
+    context::{BrokerTest, NOW_MS, text},
+    records::{batch, produce},
+};
+
+fn list(test: &BrokerTest, version: i16, timestamps: &[i64]) -> Vec<ListOffsetsPartitionResponse> {
+    let wanted = |timestamp: &i64| ListOffsetsPartition::default().with_timestamp(*timestamp);
+    let topic = ListOffsetsTopic::default()
+        .with_name(TopicName(text("topic")))
+        .with_partitions(timestamps.iter().map(wanted).collect());
+    let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1));
+    let request =
+        request.with_topics(vec![topic]).with_timeout_ms(if version >= 10 { 5000 } else { 0 });
+    test.call(version, &request).topics.remove(0).partitions
+}
+
+fn offset_of(test: &BrokerTest, version: i16, timestamp: i64) -> (i16, i64, i64) {
+    let answer = list(test, version, &[timestamp]).remove(0);
+    (answer.error_code, answer.offset, answer.timestamp)
+}
+
+#[test]
+fn a_time_is_found_inside_batches_of_every_codec() {
+    let test = BrokerTest::new();
+    test.create_topic("topic", 1, &[]);
+    let codecs = [
+        Compression::None,
+        Compression::Gzip,
+        Compression::Snappy,
+        Compression::Lz4,
+        Compression::Zstd,
+    ];
+    for (number, codec) in (0..).zip(codecs) {
+        let mut builder = BatchBuilder::new(NOW_MS + number * 100).compressed(codec);
+        for record in 0..10 {
+            builder.push(NOW_MS + number * 100 + record * 10, None, Some(b"value"));
+        }
+        assert_eq!(produce(&test, "topic", builder.build()), (0, number * 10));
+    }
+    for (after_ms, offset, timestamp) in [
+        (-1, 0, NOW_MS),
+        (0, 0, NOW_MS),
+        (1, 1, NOW_MS + 10),
+        (95, 10, NOW_MS + 100),
+        (155, 16, NOW_MS + 160),
+        (255, 26, NOW_MS + 260),
+        (390, 39, NOW_MS + 390),
+        (490, 49, NOW_MS + 490),
+        (491, -1, -1),
+    ] {
+        assert_eq!(offset_of(&test, 7, NOW_MS + after_ms), (0, offset, timestamp), "{after_ms}");
+    }
+    assert_eq!(offset_of(&test, 7, -3), (0, 49, NOW_MS + 490), "the greatest of all");
+}
+
+#[test]
+fn every_named_place_has_its_version() {
+    let test = BrokerTest::new();
+    test.create_topic("topic", 1, &[]);
+    assert_eq!(offset_of(&test, 7, -3), (0, -1, -1), "an empty log has no greatest time");
+    produce(&test, "topic", batch(&["a", "b", "c"]));
+    for (version, timestamp, code, offset) in [
+        (1, -1, 0, 3),
+        (1, -2, 0, 0),
+        (6, -3, 35, -1),
+        (7, -3, 0, 0),
+        (7, -4, 35, -1),
+        (8, -4, 0, 0),
+        (8, -5, 35, -1),
+        (9, -5, 0, -1),
+        (10, -6, 35, -1),
+        (11, -6, 0, -1),
+        (11, -7, 35, -1),
+    ] {
+        let (found_code, found, _) = offset_of(&test, version, timestamp);
+        assert_eq!((found_code, found), (code, offset), "v{version} {timestamp}");
+    }
+}
+
+#[test]
+fn a_partition_asked_for_twice_is_answered_once() {
+    let test = BrokerTest::new();
+    test.create_topic("topic", 1, &[]);
+    let codes: Vec<_> = list(&test, 7, &[-1, -2]).iter().map(|answer| answer.error_code).collect();
+    assert_eq!(codes, [0, 42]);
+}
+
+#[test]
+fn an_epoch_ends_where_the_next_one_starts() {
+    let test = BrokerTest::new();
+    test.create_topic("topic", 1, &[]);
+    produce(&test, "topic", batch(&["a", "b"]));
+    let test = test.restart();
+    produce(&test, "topic", batch(&["c"]));
+    let current = test.leader_epoch("topic");
+    for (leader_epoch, found) in
+        [(0, (0, 0, 2)), (current, (0, current, 3)), (current + 1, (0, -1, -1))]
+    {
+        let partition = OffsetForLeaderPartition::default()
+            .with_current_leader_epoch(current)
+            .with_leader_epoch(leader_epoch);
+        let topic = OffsetForLeaderTopic::default().with_topic(TopicName(text("topic")));
+        let topic = topic.with_partitions(vec![partition]);
+        let request = OffsetForLeaderEpochRequest::default().with_topics(vec![topic]);
+        let response = test.call(2, &request);
+        let answer = &response.topics[0].partitions[0];
+        let answer = (answer.error_code, answer.leader_epoch, answer.end_offset);
+        assert_eq!(answer, found, "{leader_epoch}");
+    }
+}
