@@ -1,7 +1,6 @@
 //! One broker: what its handlers share, and how it starts and stops.
 
 use std::{
-    collections::BTreeMap,
     io, process,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
@@ -40,7 +39,8 @@ pub struct Broker {
     pub(crate) controller: ControllerHandle,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<BrokerMetrics>,
-    metadata_thread: Mutex<Option<JoinHandle<()>>>,
+    /// The metadata thread.
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Who a broker is.
@@ -99,17 +99,12 @@ impl Broker {
         let BrokerParts { settings, identity, wal, recovered, raft, raft_events, clock, metrics } =
             parts;
         let metrics = Arc::new(metrics);
-        let replicas = Arc::new(ReplicaManager::new(
-            identity.node_id,
-            wal.clone(),
-            Arc::clone(&clock),
-            Arc::clone(&metrics),
-        ));
-        let image = Arc::new(ArcSwap::from_pointee(MetadataImage::default()));
+        let hosted = (wal.clone(), Arc::clone(&clock), Arc::clone(&metrics));
+        let replicas = ReplicaManager::new(identity.node_id, hosted.0, hosted.1, hosted.2);
+        let (replicas, image) = (Arc::new(replicas), Arc::new(ArcSwap::default()));
         let (commands, command_queue) = bounded(COMMANDS_MAX);
         let (ready, registered) = bounded(1);
-        let recovered: BTreeMap<_, _> = recovered.into_iter().map(|r| (r.id, r)).collect();
-        let metadata_loop = MetadataLoop {
+        let thread = spawn(MetadataLoop {
             raft,
             events: raft_events,
             commands: command_queue,
@@ -120,33 +115,21 @@ impl Broker {
             registration: registration(&settings, &identity),
             controller: controller_config(&settings),
             topic_defaults: topic_defaults(&settings),
-            recovered,
+            recovered: recovered.into_iter().map(|found| (found.id, found)).collect(),
             random_id: random_uuid,
             ready,
-        };
-        let thread = thread::Builder::new()
-            .name("metadata".to_owned())
-            .spawn(move || run_metadata_loop(metadata_loop))
-            .map_err(StartError::Thread)?;
+        })?;
         registered.recv().unwrap_or(Err(MetadataLoopError::Stopped))?;
         let controller = ControllerHandle::new(commands);
-        let metadata_thread = Mutex::new(Some(thread));
-        Ok(Arc::new(Broker {
-            settings,
-            identity,
-            image,
-            replicas,
-            wal,
-            controller,
-            clock,
-            metrics,
-            metadata_thread,
-        }))
+        let thread = Mutex::new(Some(thread));
+        let broker =
+            Broker { settings, identity, image, replicas, wal, controller, clock, metrics, thread };
+        Ok(Arc::new(broker))
     }
 
     /// Waits for the metadata thread, which ends when its Raft node has stopped.
     pub fn join(&self) {
-        let thread = self.metadata_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             process::abort(); // it panicked: what it knew is lost
         }
@@ -182,6 +165,11 @@ pub fn random_uuid() -> Uuid {
             return id;
         }
     }
+}
+
+fn spawn(metadata_loop: MetadataLoop) -> Result<JoinHandle<()>, StartError> {
+    let builder = thread::Builder::new().name("metadata".to_owned());
+    builder.spawn(move || run_metadata_loop(metadata_loop)).map_err(StartError::Thread)
 }
 
 fn registration(settings: &NodeSettings, identity: &BrokerIdentity) -> RegisterBrokerRequest {

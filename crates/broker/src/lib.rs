@@ -11,6 +11,7 @@
 pub mod broker;
 pub mod clock;
 pub mod config;
+pub mod config_doc;
 mod controller_handle;
 pub mod dispatch;
 mod errors;

@@ -1,6 +1,9 @@
 //! Metrics and health over HTTP, for those who watch: read only, loopback unless told otherwise.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use axum::{
     Router,
@@ -15,21 +18,17 @@ use prometheus::{Registry, TextEncoder};
 pub struct AdminState {
     /// Every metric of the process.
     pub registry: Registry,
-    /// Whether clients are served.
-    pub ready: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Whether clients are served: not any more once the process was told to stop.
+    pub ready: Arc<AtomicBool>,
     /// Brings gauges up to date that nobody else sets.
     pub refresh: Box<dyn Fn() + Send + Sync>,
 }
 
-/// Serves until `stop` resolves.
+/// Serves for as long as the runtime lives.
 ///
 /// # Errors
 /// As the listener says.
-pub async fn serve(
-    listener: tokio::net::TcpListener,
-    state: AdminState,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+pub async fn serve(listener: tokio::net::TcpListener, state: AdminState) -> std::io::Result<()> {
     let routes = Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
@@ -37,7 +36,7 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .route("/version", get(version))
         .with_state(Arc::new(state));
-    axum::serve(listener, routes).with_graceful_shutdown(stop).await
+    axum::serve(listener, routes).await
 }
 
 async fn index() -> &'static str {
@@ -54,10 +53,10 @@ async fn metrics(State(state): State<Arc<AdminState>>) -> Response {
 }
 
 async fn readyz(State(state): State<Arc<AdminState>>) -> (StatusCode, &'static str) {
-    if (state.ready)() {
+    if state.ready.load(Ordering::Relaxed) {
         (StatusCode::OK, "ready\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
     }
 }
 

@@ -1,10 +1,6 @@
 //! What a person reads after starting a node: where it listens, and lines to copy.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::Path,
-};
+use std::{io, net::SocketAddr, path::Path};
 
 use tidelog_broker::config::Endpoint;
 

@@ -2,9 +2,12 @@
 
 use std::{
     io,
-    net::{SocketAddr, ToSocketAddrs as _},
+    net::{SocketAddr, TcpListener as StdListener, ToSocketAddrs as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
@@ -25,15 +28,26 @@ use tidelog_wal::{
 };
 use tokio::{
     runtime::{Builder, Runtime},
-    signal::unix::{SignalKind, signal},
-    sync::watch,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
 };
 use tracing::{info, warn};
 
-use crate::{admin_http, banner, identity::Identity};
+use crate::{
+    admin_http::{self, AdminState},
+    banner,
+    identity::Identity,
+};
 
 /// The one listener; its name is what Kafka calls it.
 const LISTENER: &str = "PLAINTEXT";
+
+/// Where a node listens, and what it tells clients.
+struct Sockets {
+    listener: Listener,
+    told: Endpoint,
+    admin: Option<StdListener>,
+}
 
 /// A node that is recovered and may be served.
 struct Node {
@@ -56,83 +70,68 @@ pub fn run(settings: &NodeSettings) -> anyhow::Result<()> {
     let lock = lock(&*fs, &dir)?;
     let node_id = BrokerId(settings.broker.node_id);
     let identity = Identity::load_or_create(&*fs, &dir, node_id, &mut random_uuid)?;
-    register_build_info(&registry)?;
-    let free_bytes = register_free_bytes(&registry)?;
-
     // Bound before anything is recovered: clients wait in the backlog, and a port that is taken
     // is said at once.
-    let limits = Limits::new(settings.net.clone(), NetMetrics::register(&registry)?);
-    let address = resolve(&settings.broker.listener()?)?;
-    let listener = Listener::bind(LISTENER, address, &limits)?;
-    let told = settings.broker.advertised(listener.local_addr().port())?;
-    let admin = bind_admin(&settings.broker)?;
-
-    let identity_told = BrokerIdentity {
-        cluster_id: identity.cluster_id,
-        node_id,
-        directory_id: identity.directory_id,
-        incarnation_id: random_uuid(),
-        endpoints: vec![endpoint(&told)],
-    };
-    let node = start(settings, identity_told, identity.raft_id, &fs, &dir, &registry, lock)?;
-    let admin_address = admin.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
-    banner::print(&dir, &identity, &told, listener.local_addr(), admin_address);
-    let measured = (Arc::clone(&fs), dir);
-    let state = admin_http::AdminState {
-        registry,
-        ready: Box::new(|| true),
-        refresh: Box::new(move || {
-            let free = measured.0.free_bytes(&measured.1).unwrap_or(0);
-            free_bytes.set(i64::try_from(free).unwrap_or(i64::MAX));
-        }),
-    };
-    runtime()?.block_on(serve(listener, Arc::clone(&node.broker), admin, state))?;
+    let sockets = bind(settings, &registry)?;
+    let node = start(settings, &identity, &sockets.told, &fs, &dir, &registry, lock)?;
+    let admin_address = sockets.admin.as_ref().map(StdListener::local_addr).transpose()?;
+    let listening = sockets.listener.local_addr();
+    banner::print(&dir, &identity, &sockets.told, listening, admin_address);
+    let state = admin_state(registry, fs, dir)?;
+    runtime()?.block_on(serve(sockets, Arc::clone(&node.broker), state))?;
     stop(&node)
 }
 
 /// Serves clients and the admin pages until a signal, then lets replies in flight finish.
-async fn serve(
-    listener: Listener,
-    broker: Arc<Broker>,
-    admin: Option<std::net::TcpListener>,
-    state: admin_http::AdminState,
-) -> anyhow::Result<()> {
-    let (told, stopping) = watch::channel(false);
-    let stopped = |mut stopping: watch::Receiver<bool>| async move {
-        // The sender outlives every listener.
-        let _ = stopping.wait_for(|stop| *stop).await;
-    };
-    if let Some(admin) = admin {
+async fn serve(sockets: Sockets, broker: Arc<Broker>, state: AdminState) -> anyhow::Result<()> {
+    let ready = Arc::clone(&state.ready);
+    if let Some(admin) = sockets.admin {
         admin.set_nonblocking(true)?;
         let admin = tokio::net::TcpListener::from_std(admin)?;
-        tokio::spawn(admin_http::serve(admin, state, stopped(stopping.clone())));
+        tokio::spawn(admin_http::serve(admin, state));
     }
-    let service = Arc::new(BrokerService(broker));
-    let serving = listener.serve(service, stopped(stopping));
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = Notify::new();
+    let serving = sockets.listener.serve(Arc::new(BrokerService(broker)), stop.notified());
     let signals = async {
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        };
-        info!(signal = name, "stopping");
-        told.send_replace(true);
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        let mut signals = Signals::new()?;
+        info!(signal = signals.next().await, "stopping");
+        ready.store(false, Ordering::Relaxed);
+        stop.notify_one();
+        Ok::<_, io::Error>(signals.next().await)
     };
     tokio::select! {
         drained = serving => drained.map(|_| ()).context("the listener failed"),
-        () = signals => bail!("told to stop twice; what was not written is recovered next time"),
+        signal = signals => {
+            bail!("{} again; what was not written is recovered next time", signal?)
+        }
     }
 }
 
+/// What asks a process to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Signals { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Opens the log, then the metadata, then the broker over both.
 fn start(
     settings: &NodeSettings,
-    identity: BrokerIdentity,
-    raft_id: u64,
+    identity: &Identity,
+    told: &Endpoint,
     fs: &Arc<dyn FileSystem>,
     dir: &Path,
     registry: &Registry,
@@ -146,7 +145,7 @@ fn start(
     let (events, raft_events) = metadata_events();
     let config = RaftConfig {
         settings: settings.raft.clone(),
-        ..RaftConfig::sole_voter(raft_id, dir.join("raft").join("group-0"))
+        ..RaftConfig::sole_voter(identity.raft_id, dir.join("raft").join("group-0"))
     };
     let raft = RaftNode::start(
         config,
@@ -157,7 +156,7 @@ fn start(
     )?;
     let broker = Broker::start(BrokerParts {
         settings: settings.clone(),
-        identity,
+        identity: broker_identity(identity, told),
         wal: wal.clone(),
         recovered: recovered.partitions,
         raft: raft.clone(),
@@ -175,6 +174,15 @@ fn stop(node: &Node) -> anyhow::Result<()> {
     node.wal.flush_and_close()?;
     info!("stopped");
     Ok(())
+}
+
+fn bind(settings: &NodeSettings, registry: &Registry) -> anyhow::Result<Sockets> {
+    let limits = Limits::new(settings.net.clone(), NetMetrics::register(registry)?);
+    let address = resolve(&settings.broker.listener()?)?;
+    let listener = Listener::bind(LISTENER, address, &limits)
+        .with_context(|| format!("listeners = {:?}", settings.broker.listeners))?;
+    let told = settings.broker.advertised(listener.local_addr().port())?;
+    Ok(Sockets { listener, told, admin: bind_admin(&settings.broker)? })
 }
 
 fn lock(fs: &dyn FileSystem, dir: &Path) -> anyhow::Result<Box<dyn Send + Sync>> {
@@ -230,12 +238,18 @@ fn wal_config(settings: &BrokerSettings, dir: &Path) -> WalConfig {
     }
 }
 
-fn endpoint(told: &Endpoint) -> record::Endpoint {
-    record::Endpoint {
-        listener: LISTENER.to_owned(),
-        host: told.host.clone(),
-        port: told.port,
-        security_protocol: SecurityProtocol::Plaintext,
+fn broker_identity(identity: &Identity, told: &Endpoint) -> BrokerIdentity {
+    BrokerIdentity {
+        cluster_id: identity.cluster_id,
+        node_id: identity.node_id,
+        directory_id: identity.directory_id,
+        incarnation_id: random_uuid(),
+        endpoints: vec![record::Endpoint {
+            listener: LISTENER.to_owned(),
+            host: told.host.clone(),
+            port: told.port,
+            security_protocol: SecurityProtocol::Plaintext,
+        }],
     }
 }
 
@@ -247,10 +261,10 @@ fn resolve(endpoint: &Endpoint) -> anyhow::Result<SocketAddr> {
     addresses.next().with_context(|| format!("{host} has no address"))
 }
 
-fn bind_admin(settings: &BrokerSettings) -> anyhow::Result<Option<std::net::TcpListener>> {
+fn bind_admin(settings: &BrokerSettings) -> anyhow::Result<Option<StdListener>> {
     let Some(endpoint) = settings.admin()? else { return Ok(None) };
     let address = resolve(&endpoint)?;
-    let bound = std::net::TcpListener::bind(address);
+    let bound = StdListener::bind(address);
     bound.map(Some).with_context(|| format!("cannot listen on {address} (admin.listener)"))
 }
 
@@ -267,16 +281,22 @@ fn runtime() -> io::Result<Runtime> {
         .build()
 }
 
-fn register_build_info(registry: &Registry) -> Result<(), prometheus::Error> {
+/// What the admin pages show, with the gauges that nobody else keeps.
+fn admin_state(
+    registry: Registry,
+    fs: Arc<dyn FileSystem>,
+    dir: PathBuf,
+) -> Result<AdminState, prometheus::Error> {
     let opts = Opts::new("tidelog_build_info", "Always 1; its labels say what this is.");
     let info = IntGauge::with_opts(opts.const_label("version", env!("CARGO_PKG_VERSION")))?;
     info.set(1);
-    registry.register(Box::new(info))
-}
-
-fn register_free_bytes(registry: &Registry) -> Result<IntGauge, prometheus::Error> {
+    registry.register(Box::new(info))?;
     let help = "Bytes that may still be written to the data directory's file system.";
     let free = IntGauge::new("tidelog_storage_free_bytes", help)?;
     registry.register(Box::new(free.clone()))?;
-    Ok(free)
+    let refresh = move || {
+        let bytes = fs.free_bytes(&dir).unwrap_or(0);
+        free.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    };
+    Ok(AdminState { registry, ready: Arc::new(AtomicBool::new(true)), refresh: Box::new(refresh) })
 }

@@ -1,0 +1,42 @@
+//! The generated part of `docs/configuration.md`.
+
+use std::fmt::Write as _;
+
+use tidelog_types::{
+    property::Property,
+    topic_settings::{Support, TopicSettings},
+};
+
+use crate::{config::NodeSettings, topic_config::broker_synonym};
+
+/// A node's settings and a topic's, as Markdown tables.
+#[must_use]
+pub fn tables() -> String {
+    let mut text = String::from(
+        "## A node's settings\n\n| key | default | accepts | what it does |\n|---|---|---|---|\n",
+    );
+    for property in NodeSettings::properties() {
+        row(&mut text, property, property.doc);
+    }
+    text.push_str("\n## A topic's settings\n\n| key | default | accepts | what it does |\n|---|---|---|---|\n");
+    for property in TopicSettings::PROPERTIES {
+        let support = TopicSettings::support(property.key).expect("every setting has a support");
+        let note = match (support, broker_synonym(property.key)) {
+            (Support::NotYet(reason), _) => format!("{} Refused: {reason}.", property.doc),
+            (_, Some(key)) => format!("{} Default from `{key}`.", property.doc),
+            (Support::Honoured | Support::Accepted, None) => property.doc.to_owned(),
+        };
+        row(&mut text, property, &note);
+    }
+    text
+}
+
+fn row(text: &mut String, property: &Property, doc: &str) {
+    let default = match property.default {
+        "" => "(empty)".to_owned(),
+        default => format!("`{default}`"),
+    };
+    let written =
+        writeln!(text, "| `{}` | {default} | {} | {doc} |", property.key, property.expected());
+    assert!(written.is_ok(), "writing to a String cannot fail");
+}
