@@ -271,20 +271,7 @@ fn poll_client(
     in_flight: &mut VecDeque<(i32, Answer)>,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
-    let mut abandoned = false;
-    while wire.unsent() < CALLS_MAX && in_flight.len() < CALLS_MAX {
-        match calls.poll_recv(cx) {
-            Poll::Ready(Some(call)) => {
-                wire.push(call.frame);
-                in_flight.extend(call.answer.map(|answer| (call.correlation_id, answer)));
-            }
-            Poll::Ready(None) => {
-                abandoned = true;
-                break;
-            }
-            Poll::Pending => break,
-        }
-    }
+    let abandoned = take_calls(wire, calls, in_flight, cx);
     let flushed = wire.poll_flush(cx)?;
     if abandoned && in_flight.is_empty() && flushed.is_ready() {
         return Poll::Ready(Ok(()));
@@ -302,6 +289,26 @@ fn poll_client(
         cx.waker().wake_by_ref();
     }
     Poll::Pending
+}
+
+/// Moves calls that wait to the connection. True once nobody can make any more.
+fn take_calls(
+    wire: &mut Wire,
+    calls: &mut mpsc::Receiver<Call>,
+    in_flight: &mut VecDeque<(i32, Answer)>,
+    cx: &mut Context<'_>,
+) -> bool {
+    while wire.unsent() < CALLS_MAX && in_flight.len() < CALLS_MAX {
+        match calls.poll_recv(cx) {
+            Poll::Ready(Some(call)) => {
+                wire.push(call.frame);
+                in_flight.extend(call.answer.map(|answer| (call.correlation_id, answer)));
+            }
+            Poll::Ready(None) => return true,
+            Poll::Pending => return false,
+        }
+    }
+    false
 }
 
 fn answer_next(in_flight: &mut VecDeque<(i32, Answer)>, frame: &[u8]) -> io::Result<()> {
