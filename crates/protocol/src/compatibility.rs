@@ -77,8 +77,8 @@ pub fn tables() -> String {
          |---:|---|---|---|---:|\n\
          {served}\n\
          ## Not served\n\n\
-         A request for one of these closes the connection, as a request for an unknown API does in\n\
-         Kafka. None of them is told of in ApiVersions.\n\n\
+         A request for one of these closes the connection, as a request for an unknown API does\n\
+         in Kafka. None of them is told of in ApiVersions.\n\n\
          | key | API | versions in Kafka 4.2 |\n\
          |---:|---|---|\n\
          {not_served}"

@@ -44,7 +44,7 @@ pub enum FrameError {
     },
 }
 
-/// Sans-io: told what arrived, it says which frames are complete. Between frames it holds no memory.
+/// Sans-io: told what arrived, it says which frames are complete. Between them it holds no memory.
 #[derive(Debug)]
 pub struct FrameDecoder {
     bytes_max: usize,

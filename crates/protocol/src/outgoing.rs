@@ -32,7 +32,7 @@ impl Chunk {
     }
 }
 
-/// A whole response frame: length prefix, header and body. Written bytes are dropped from its front.
+/// A whole response frame: length prefix, header and body. Written bytes leave its front.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
     /// The first chunk stands alone, so that a small reply needs no queue.

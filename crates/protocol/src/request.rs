@@ -52,8 +52,8 @@ pub fn decode<R: CodecRequest>(version: i16, body: Bytes) -> Result<R, RequestEr
     })
 }
 
-/// The codec's version with the same fields: it is a release behind on ListOffsets, whose version 11
-/// changes the meaning of one timestamp only (KIP-1023).
+/// The codec's version with the same fields: it is a release behind on ListOffsets, whose version
+/// 11 only gives one more timestamp a meaning (KIP-1023).
 pub(crate) fn codec_version(api: ApiKey, version: i16) -> i16 {
     match api {
         ApiKey::ListOffsets => version.min(10),
