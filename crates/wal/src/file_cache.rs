@@ -18,8 +18,11 @@ use crate::{
     error::{FsErrorClass, class},
 };
 
-/// Files open for writing, in all, before whoever writes has to sync and close.
-const WRITERS_MAX: usize = 128;
+/// Files open for writing, in all, before whoever writes has to close his.
+const WRITERS_MAX: usize = 256;
+/// From so many on they are synced together: each sync of its own would wait for the file system's
+/// journal.
+const SYNC_ALL_MIN: usize = 12;
 
 /// Names a file for as long as the process runs: a path may come to mean another file.
 pub(crate) type FileId = u64;
@@ -32,6 +35,9 @@ pub struct FileCache {
     writers: Arc<AtomicUsize>,
     next_id: AtomicU64,
     direct_refused: AtomicBool,
+    /// Syncs of everything that began, and the number of the last that succeeded.
+    syncs_begun: AtomicU64,
+    last_sync: AtomicU64,
 }
 
 impl FileCache {
@@ -45,6 +51,8 @@ impl FileCache {
             writers: Arc::default(),
             next_id: AtomicU64::new(0),
             direct_refused: AtomicBool::new(false),
+            syncs_begun: AtomicU64::new(0),
+            last_sync: AtomicU64::new(0),
         })
     }
 
@@ -92,7 +100,30 @@ impl FileCache {
         Ok(WriteHandle { file, writers: Arc::clone(&self.writers) })
     }
 
-    /// Whether so many files are open for writing that theirs must be synced and closed.
+    /// To be asked after a write: what tells later whether a sync of everything covered it.
+    pub(crate) fn write_mark(&self) -> u64 {
+        self.syncs_begun.load(Ordering::SeqCst)
+    }
+
+    /// Whether a sync of everything began after the mark was taken, and succeeded.
+    pub(crate) fn is_synced_since(&self, mark: u64) -> bool {
+        self.last_sync.load(Ordering::SeqCst) > mark
+    }
+
+    /// Whether syncing everything costs less than syncing what is open for writing one by one.
+    pub(crate) fn prefers_sync_all(&self) -> bool {
+        self.writers.load(Ordering::Relaxed) >= SYNC_ALL_MIN && self.fs.can_sync_all()
+    }
+
+    /// Syncs everything on the file system that holds `path`.
+    pub(crate) fn sync_all(&self, path: &Path) -> io::Result<()> {
+        let this = self.syncs_begun.fetch_add(1, Ordering::SeqCst) + 1;
+        self.fs.sync_all(path)?;
+        self.last_sync.fetch_max(this, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Whether so many files are open for writing that some must be closed.
     pub(crate) fn is_short_of_writers(&self) -> bool {
         self.writers.load(Ordering::Relaxed) > WRITERS_MAX
     }

@@ -23,6 +23,7 @@ pub enum Call {
     CreateDir,
     List,
     SyncDir,
+    SyncAll,
     Lock,
     Read,
     Write,
@@ -213,6 +214,15 @@ impl FileSystem for FaultFileSystem {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.enter(Call::SyncDir, path)?;
         self.inner.sync_dir(path)
+    }
+
+    fn can_sync_all(&self) -> bool {
+        self.inner.can_sync_all()
+    }
+
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        self.enter(Call::SyncAll, path)?;
+        self.inner.sync_all(path)
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {

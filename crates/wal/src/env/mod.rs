@@ -83,6 +83,19 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// # Errors
     /// Any error ends the process: see [`crate::error`].
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Whether [`FileSystem::sync_all`] works here and reports every failed write.
+    fn can_sync_all(&self) -> bool {
+        false
+    }
+    /// Makes everything durable that was written to the file system that holds `path`, names
+    /// included: one wait where many files were touched.
+    ///
+    /// # Errors
+    /// Any error ends the process; [`io::ErrorKind::Unsupported`] where it does not work.
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Whether there is a file or directory of this name.
     ///
     /// # Errors

@@ -8,10 +8,10 @@ use ::std::{
         unix::fs::{FileExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 use rustix::{
-    fs::{Advice, FlockOperation, fadvise, flock, statvfs},
+    fs::{Advice, FlockOperation, fadvise, flock, statvfs, syncfs},
     io::pwritev,
 };
 
@@ -64,6 +64,15 @@ impl FileSystem for StdFileSystem {
         fs::File::open(path)?.sync_all()
     }
 
+    fn can_sync_all(&self) -> bool {
+        static WORKS: LazyLock<bool> = LazyLock::new(syncfs_reports_errors);
+        *WORKS
+    }
+
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        Ok(syncfs(fs::File::open(path)?)?)
+    }
+
     fn exists(&self, path: &Path) -> io::Result<bool> {
         path.try_exists()
     }
@@ -78,6 +87,14 @@ impl FileSystem for StdFileSystem {
         let stat = statvfs(path)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
+}
+
+/// Linux before 5.8 answers success although writes failed.
+fn syncfs_reports_errors() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map(|number| number.trim().parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (5, 8)
 }
 
 #[derive(Debug)]

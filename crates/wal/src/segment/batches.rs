@@ -1,6 +1,6 @@
 //! Walks batches that a disk gave back, believing nothing.
 
-use std::io;
+use std::{io, ops::Range};
 
 use tidelog_types::{
     BATCH_HEADER_LEN, BatchHeader, Offset,
@@ -37,16 +37,20 @@ pub(crate) fn is_whole(batch: &[u8], facts: &BatchHeader) -> bool {
     crc32c(&[&batch[BATCH_CRC_START..]]) == facts.crc
 }
 
-/// The batches of an interval, by header; `None` if the headers are not the ones it was made of.
-pub(crate) fn batches_of(bytes: &[u8], interval: &Interval) -> Option<Vec<(usize, BatchHeader)>> {
+/// Where a batch lies in some bytes, and its facts.
+pub(crate) type Placed = (Range<usize>, BatchHeader);
+
+/// The batches of an interval; `None` if the headers are not the ones it was made of.
+pub(crate) fn batches_of(bytes: &[u8], interval: &Interval) -> Option<Vec<Placed>> {
     let mut batches = Vec::new();
     let (mut at, mut expected, mut checksum) = (0, interval.base, 0);
     while at < bytes.len() {
         let (header, facts) = header_at(&bytes[at..], expected)?;
-        batches.push((at, facts));
+        let end = at + facts.batch_bytes() as usize;
+        batches.push((at..end, facts));
         checksum = chain(checksum, header);
         expected = facts.next_offset();
-        at += facts.batch_bytes() as usize;
+        at = end;
     }
     let same = at as u64 == interval.bytes
         && expected == interval.next

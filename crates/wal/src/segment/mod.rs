@@ -1,10 +1,12 @@
 //! One partition on disk: Kafka's `.log` files with 20-digit names, each with an index of ours.
 //!
 //! One writer, many readers. A segment ends where the next one's name begins. A partition has no
-//! directory before its first append. Nothing is durable before [`Segments::sync`], except that
-//! [`Segments::open`], [`Segments::cut`] and the removals are durable when they return.
+//! directory before its first append. Nothing is durable before [`Segments::sync`], what
+//! [`Segments::open`] unlinked included; only [`Segments::cut`], [`Segments::reset`] and the
+//! removals are durable when they return.
 
 mod batches;
+mod disk;
 mod file;
 mod plan;
 mod reader;
@@ -23,15 +25,19 @@ use std::{
 
 use tidelog_types::{Entry, Offset};
 
-pub use self::reader::{Headers, SegmentReader};
 use self::{
     batches::{Stop, walk},
+    disk::{remove_if_there, sync_dir, write_error},
     file::{Extent, Segment, base_of, index_base_of},
     plan::{Active, Run},
 };
+pub use self::{
+    disk::{SegmentError, remove_dir},
+    reader::{Headers, SegmentReader},
+};
 use crate::{
-    env::{FileSystem, Open},
-    error::{Fatal, FsErrorClass, WalError, class},
+    env::Open,
+    error::Fatal,
     file_cache::{FileCache, WriteHandle},
     index::{Interval, entry_position},
 };
@@ -43,36 +49,6 @@ pub struct SegmentsConfig {
     pub segment_bytes: u64,
     /// Bytes of batches between two entries of the index. `log.index.interval.bytes`
     pub index_interval_bytes: u32,
-}
-
-/// Why segments could not be written.
-#[derive(Debug, thiserror::Error)]
-pub enum SegmentError {
-    /// It ends by itself; the same call may be made again.
-    #[error("disk full: {}", path.display())]
-    DiskFull {
-        /// What was to be written.
-        path: PathBuf,
-    },
-    /// Descriptors are short; the same call may be made again.
-    #[error("too many open files: {}", path.display())]
-    TooManyOpenFiles {
-        /// What was to be opened.
-        path: PathBuf,
-    },
-    /// The disk failed: the process has to end.
-    #[error(transparent)]
-    Fatal(#[from] Fatal),
-}
-
-impl From<SegmentError> for WalError {
-    fn from(error: SegmentError) -> WalError {
-        match error {
-            SegmentError::DiskFull { path } => WalError::DiskFull { path },
-            SegmentError::TooManyOpenFiles { path } => WalError::TooManyOpenFiles { path },
-            SegmentError::Fatal(fatal) => WalError::Fatal(fatal),
-        }
-    }
 }
 
 /// What [`Segments::open`] found.
@@ -94,11 +70,16 @@ pub struct Segments {
     must_roll: bool,
     touched: Vec<(PathBuf, WriteHandle)>,
     touched_dirs: BTreeSet<PathBuf>,
+    /// Files were closed that only a sync of everything covers.
+    owes_sync_all: bool,
+    /// When the last write was, for [`FileCache::is_synced_since`].
+    write_mark: u64,
 }
 
 impl Segments {
-    /// Opens what lies in `dir`, cut durably to `recovery_point` and without what lies wholly below
-    /// `log_start`. Reads the names and the last segment's end, no more. Afterwards the end is
+    /// Opens what lies in `dir`, cut to `recovery_point` and without what lies wholly below
+    /// `log_start`; that is durable before the next [`Segments::sync`] returns, so before the
+    /// recovery point can rise. Reads the names and the last segment's end, no more. Afterwards the end is
     /// `recovery_point`, whatever is missing below it.
     ///
     /// # Errors
@@ -120,6 +101,8 @@ impl Segments {
             must_roll: false,
             touched: Vec::new(),
             touched_dirs: BTreeSet::new(),
+            owes_sync_all: false,
+            write_mark: 0,
         };
         let mut report = SegmentsReport::default();
         let bases = segments.remove_outside(log_start, recovery_point)?;
@@ -162,6 +145,22 @@ impl Segments {
     /// # Errors
     /// [`SegmentError::Fatal`] for any error.
     pub fn sync(&mut self) -> Result<(), SegmentError> {
+        let is_clean = self.touched_dirs.is_empty() && self.touched.is_empty();
+        if is_clean && !self.owes_sync_all {
+            return Ok(());
+        }
+        if !self.files.is_synced_since(self.write_mark)
+            && (self.owes_sync_all || self.files.prefers_sync_all())
+        {
+            let synced = self.files.sync_all(&self.dir);
+            synced.map_err(|error| Fatal::new("cannot sync the disk of", &self.dir, error))?;
+        }
+        if self.files.is_synced_since(self.write_mark) {
+            self.touched.clear();
+            self.touched_dirs.clear();
+            self.owes_sync_all = false;
+            return Ok(());
+        }
         self.sync_files()?;
         // The names of the deepest directories first: a name is only as durable as those above.
         for dir in std::mem::take(&mut self.touched_dirs).into_iter().rev() {
@@ -328,8 +327,9 @@ impl Segments {
             self.must_roll = false;
         }
         self.reader.set_end(open.next);
+        self.write_mark = self.files.write_mark();
         if self.files.is_short_of_writers() {
-            self.sync_files()?;
+            self.close_files()?;
         }
         Ok(())
     }
@@ -384,6 +384,17 @@ impl Segments {
             }
         };
         self.touched.push(found);
+        self.write_mark = self.files.write_mark();
+        Ok(())
+    }
+
+    /// Closes what is open for writing: a sync of everything covers it later, or it is synced now.
+    fn close_files(&mut self) -> Result<(), SegmentError> {
+        if !self.files.fs().can_sync_all() {
+            return self.sync_files();
+        }
+        self.owes_sync_all |= !self.touched.is_empty();
+        self.touched.clear();
         Ok(())
     }
 
@@ -395,13 +406,14 @@ impl Segments {
     }
 
     /// Unlinks what an earlier process left outside of the log; returns the base offsets of what
-    /// stays. The directory is synced either way: an earlier process may have unlinked and died.
+    /// stays. The directory is synced before the recovery point can rise, even if nothing is
+    /// unlinked here: an earlier process may have unlinked and died.
     fn remove_outside(
-        &self,
+        &mut self,
         log_start: Offset,
         recovery_point: Offset,
     ) -> Result<Vec<Offset>, SegmentError> {
-        let fs = &**self.files.fs();
+        let fs = Arc::clone(self.files.fs());
         let names = match fs.list(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             listed => listed.map_err(|error| write_error("cannot list", &self.dir, error))?,
@@ -415,10 +427,11 @@ impl Segments {
         for path in names.iter().rev() {
             let base = base_of(path).or_else(|| index_base_of(path));
             if base.is_some_and(|base| !stays(base)) {
-                remove_if_there(fs, path)?;
+                remove_if_there(&*fs, path)?;
             }
         }
-        sync_dir(fs, &self.dir)?;
+        self.touched_dirs.insert(self.dir.clone());
+        self.write_mark = self.files.write_mark();
         Ok(bases.iter().copied().filter(|base| stays(*base)).collect())
     }
 
@@ -497,35 +510,6 @@ impl Segments {
     }
 }
 
-/// Removes a partition's directory and, if it was its topic's last, the topic's, durably.
-///
-/// # Errors
-/// As [`SegmentError`] says.
-pub fn remove_dir(fs: &dyn FileSystem, dir: &Path) -> Result<(), SegmentError> {
-    let failed = |error| write_error("cannot remove", dir, error);
-    let names = match fs.list(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        listed => listed.map_err(failed)?,
-    };
-    for path in names.iter().rev() {
-        remove_if_there(fs, path)?;
-    }
-    sync_dir(fs, dir)?;
-    fs.remove_dir(dir).map_err(failed)?;
-    let Some(topic) = dir.parent() else { return Ok(()) };
-    sync_dir(fs, topic)?;
-    if fs.list(topic).map_err(failed)?.is_empty() {
-        match fs.remove_dir(topic) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
-            removed => removed.map_err(failed)?,
-        }
-        if let Some(topics) = topic.parent() {
-            sync_dir(fs, topics)?;
-        }
-    }
-    Ok(())
-}
-
 fn add_entries(
     mut open: Interval,
     entries: &[Entry],
@@ -540,23 +524,4 @@ fn add_entries(
         }
     }
     open
-}
-
-fn remove_if_there(fs: &dyn FileSystem, path: &Path) -> Result<(), SegmentError> {
-    match fs.remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed.map_err(|error| write_error("cannot remove", path, error)),
-    }
-}
-
-fn sync_dir(fs: &dyn FileSystem, dir: &Path) -> Result<(), SegmentError> {
-    Ok(fs.sync_dir(dir).map_err(|error| Fatal::new("cannot sync", dir, error))?)
-}
-
-fn write_error(what: &'static str, path: &Path, error: io::Error) -> SegmentError {
-    match class(&error) {
-        FsErrorClass::DiskFull => SegmentError::DiskFull { path: path.to_owned() },
-        FsErrorClass::TooManyOpenFiles => SegmentError::TooManyOpenFiles { path: path.to_owned() },
-        FsErrorClass::Other => SegmentError::Fatal(Fatal::new(what, path, error)),
-    }
 }

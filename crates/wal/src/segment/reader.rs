@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tidelog_types::{BATCH_HEADER_LEN, BatchHeader, Entry, Offset};
 
 use super::{
-    batches::{batches_of, is_whole},
+    batches::{Placed, batches_of, is_whole},
     file::Segment,
 };
 use crate::{
@@ -42,9 +42,6 @@ pub(crate) struct View {
     pub(crate) segments: Vec<Arc<Segment>>,
     pub(crate) is_removed: bool,
 }
-
-/// Batches that follow each other, with their facts.
-type Batches = Vec<(Bytes, BatchHeader)>;
 
 impl SegmentReader {
     pub(crate) fn new(files: Arc<FileCache>, start: Offset, end: Offset) -> SegmentReader {
@@ -260,15 +257,11 @@ impl SegmentReader {
         Ok((bytes.into(), start))
     }
 
-    fn checked(&self, bytes: &Bytes, interval: &Interval) -> Result<Batches, ReadError> {
+    /// An interval's batches; the bytes may go on behind it.
+    fn checked(&self, bytes: &[u8], interval: &Interval) -> Result<Vec<Placed>, ReadError> {
         let part = &bytes[..bytes.len().min(interval.bytes as usize)];
-        let Some(batches) = batches_of(part, interval) else {
-            return Err(ReadError::Damaged { range: interval.base..interval.next });
-        };
-        let whole = batches
-            .into_iter()
-            .map(|(at, facts)| (bytes.slice(at..at + facts.batch_bytes() as usize), facts));
-        Ok(whole.collect())
+        let damaged = ReadError::Damaged { range: interval.base..interval.next };
+        batches_of(part, interval).ok_or(damaged)
     }
 
     /// Reads a region and picks the batches wanted, as a range of it.
@@ -283,9 +276,9 @@ impl SegmentReader {
         let mut picked = 0..0;
         for interval in &intervals {
             let at = (interval.position - start) as usize;
-            let rest = region.slice(at.min(region.len())..);
-            match self.checked(&rest, interval) {
-                Ok(batches) => match take.pick(&batches, at, &mut picked) {
+            let rest = &region[at.min(region.len())..];
+            match self.checked(rest, interval) {
+                Ok(batches) => match take.pick(rest, &batches, at, &mut picked) {
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(range) if picked.is_empty() => return Err(ReadError::Damaged { range }),
@@ -311,12 +304,12 @@ impl SegmentReader {
         while next < end.min(upper) {
             let intervals = self.intervals(segment, end, next, 0)?;
             let (bytes, _) = self.region(segment, &intervals)?;
-            for (batch, facts) in self.checked(&bytes, &intervals[0])? {
+            for (range, facts) in self.checked(&bytes, &intervals[0])? {
                 if facts.next_offset() > upper {
                     return Ok(None);
                 }
                 if facts.next_offset() > from && wanted(&facts) {
-                    return entry_of(batch, &facts).map(Some);
+                    return entry_of(&bytes[range], &facts).map(Some);
                 }
             }
             next = intervals[0].next;
@@ -367,30 +360,29 @@ struct Take {
 }
 
 impl Take {
-    /// Adds to `picked` what is wanted of batches that start `at` bytes into the region; whether
-    /// more may follow, or the offsets of a damaged batch.
+    /// Adds to `picked` what is wanted of batches whose bytes start `at` bytes into the region;
+    /// whether more may follow, or the offsets of a damaged batch.
     fn pick(
         &self,
-        batches: &Batches,
+        bytes: &[u8],
+        batches: &[Placed],
         at: usize,
         picked: &mut Range<usize>,
     ) -> Result<bool, Range<Offset>> {
-        let mut at = at;
-        for (batch, facts) in batches {
-            let start = at;
-            at += batch.len();
+        for (range, facts) in batches {
             if facts.next_offset() <= self.from {
                 continue;
             }
             let is_first = picked.end == 0;
-            let fits = picked.len() + batch.len() <= self.max_bytes;
+            let fits = picked.len() + range.len() <= self.max_bytes;
             if facts.next_offset() > self.upper || !(fits || is_first && self.at_least_one) {
                 return Ok(false);
             }
-            if !is_whole(batch, facts) {
+            if !is_whole(&bytes[range.clone()], facts) {
                 return Err(facts.base_offset..facts.next_offset());
             }
-            *picked = if is_first { start..at } else { picked.start..at };
+            let start = if is_first { at + range.start } else { picked.start };
+            *picked = start..at + range.end;
         }
         Ok(true)
     }
@@ -448,9 +440,9 @@ impl Headers {
     }
 }
 
-fn entry_of(batch: Bytes, facts: &BatchHeader) -> Result<Entry, ReadError> {
+fn entry_of(batch: &[u8], facts: &BatchHeader) -> Result<Entry, ReadError> {
     match batch.first_chunk::<BATCH_HEADER_LEN>() {
-        Some(header) if is_whole(&batch, facts) => {
+        Some(header) if is_whole(batch, facts) => {
             let records = Bytes::copy_from_slice(&batch[BATCH_HEADER_LEN..]);
             Ok(Entry { header: *header, records })
         }

@@ -123,6 +123,15 @@ impl FileSystem for HeldFileSystem {
         StdFileSystem.sync_dir(path)
     }
 
+    fn can_sync_all(&self) -> bool {
+        StdFileSystem.can_sync_all()
+    }
+
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        self.state().sync_all()?;
+        StdFileSystem.sync_all(path)
+    }
+
     fn exists(&self, path: &Path) -> io::Result<bool> {
         match self.state().held(path) {
             Some(inode) => Ok(inode.is_some()),
@@ -201,6 +210,15 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    fn sync_all(&mut self) -> io::Result<()> {
+        let pending = self.dirs.values().flat_map(|pending| pending.names.values().flatten());
+        for inode in self.known.values().chain(pending) {
+            lock(inode).sync()?;
+        }
+        let dirs: Vec<PathBuf> = self.dirs.keys().cloned().collect();
+        dirs.iter().try_for_each(|dir| self.sync_dir(dir))
     }
 
     /// Forgets a file that nobody has open and that the disk has all of.

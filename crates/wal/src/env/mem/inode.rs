@@ -1,6 +1,6 @@
 //! One file as the page cache has it and as the disk has it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 use super::{
     pages::{PAGE, Pages, parts},
@@ -85,8 +85,9 @@ impl Inode {
     }
 
     /// A sync that fails: some of it reached the disk, and the cache holds all of it for clean.
-    pub(super) fn sync_in_vain(&mut self, rng: &mut Rng) {
+    pub(super) fn sync_in_vain(&mut self, rng: &mut Rng) -> io::Result<()> {
         self.settle(rng);
+        Err(io::Error::from_raw_os_error(libc::EIO))
     }
 
     /// The power fails: each unsynced granule is on the disk or not, as is the new length.

@@ -98,8 +98,8 @@ impl MemFileSystem {
         self.state().syncs
     }
 
-    /// File sync number `sync` (the first is 1) fails as Linux fails it: some sectors reached the
-    /// disk, and the cache takes all of them for clean, so that a retry would succeed in vain.
+    /// Sync number `sync` of a file or of all (the first is 1) fails as Linux fails it: some
+    /// sectors reached the disk, and the cache takes all of them for clean, so that a retry would succeed in vain.
     pub fn fail_sync_at(&self, sync: u64, seed: u64) {
         self.state().failing_sync = Some((sync, seed));
     }
@@ -220,6 +220,18 @@ impl FileSystem for MemFileSystem {
         Ok(())
     }
 
+    fn can_sync_all(&self) -> bool {
+        true
+    }
+
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.tick()?;
+        state.find(path)?;
+        let failing = state.next_sync_fails();
+        state.sync_all(failing)
+    }
+
     fn exists(&self, path: &Path) -> io::Result<bool> {
         let state = self.state();
         state.alive()?;
@@ -335,14 +347,12 @@ impl File for MemFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.state()?;
         state.tick()?;
-        state.syncs += 1;
-        match state.failing_sync {
-            Some((sync, seed)) if sync == state.syncs => {
-                state.file_mut(self.node)?.sync_in_vain(&mut Rng::new(seed));
-                Err(io::Error::from_raw_os_error(libc::EIO))
-            }
-            _ => {
-                state.file_mut(self.node)?.sync();
+        let failing = state.next_sync_fails();
+        let inode = state.file_mut(self.node)?;
+        match failing {
+            Some(seed) => inode.sync_in_vain(&mut Rng::new(seed)),
+            None => {
+                inode.sync();
                 Ok(())
             }
         }

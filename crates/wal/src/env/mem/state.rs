@@ -184,6 +184,26 @@ impl State {
         self.capacity_bytes.saturating_sub(used)
     }
 
+    /// Counts a sync; the seed of its failure if it is the one to fail.
+    pub(super) fn next_sync_fails(&mut self) -> Option<u64> {
+        self.syncs += 1;
+        let (sync, seed) = self.failing_sync?;
+        (sync == self.syncs).then_some(seed)
+    }
+
+    pub(super) fn sync_all(&mut self, failing: Option<u64>) -> io::Result<()> {
+        let mut rng = failing.map(Rng::new);
+        let mut done = Ok(());
+        for node in &mut self.nodes {
+            match (node, &mut rng) {
+                (Node::File(inode), None) => inode.sync(),
+                (Node::File(inode), Some(rng)) => done = inode.sync_in_vain(rng),
+                (Node::Dir(names), _) => names.sync(),
+            }
+        }
+        done
+    }
+
     /// The process ends, the kernel lives: locks and handles go, everything written stays.
     pub(super) fn end_process(&mut self) {
         self.process += 1;

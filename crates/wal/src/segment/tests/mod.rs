@@ -21,6 +21,7 @@ use crate::{
     ReadError,
     checksum::crc32c,
     env::{
+        FileSystem,
         fault::{Call, Effect, Fault, FaultFileSystem},
         mem::MemFileSystem,
     },
@@ -405,6 +406,74 @@ fn too_few_descriptors_are_load_and_not_damage() {
     machine.set_open_files_max(8);
     segments.append(&batches(60, 1, 10)).unwrap();
     assert_eq!(read_all(&segments).1, []);
+}
+
+/// `count` partitions with a batch each, nothing synced.
+fn many(fs: &FaultFileSystem, count: i64) -> (Arc<FileCache>, Vec<Segments>) {
+    let files = FileCache::new(Arc::new(fs.clone()), 4);
+    let open = |n: i64| {
+        let dir = PathBuf::from(format!("topics/many/{n}"));
+        let (mut segments, _) = Segments::open(&files, &dir, Offset(0), Offset(0), CONFIG).unwrap();
+        segments.append(&batches(0, 2, 200)).unwrap();
+        segments
+    };
+    let all = (0..count).map(open).collect();
+    (files, all)
+}
+
+#[test]
+fn many_partitions_are_synced_with_one_call_and_each_later_write_with_another() {
+    for (count, later) in [(40_i64, 7_i64), (400, 300)] {
+        let machine = MemFileSystem::new();
+        let fs = FaultFileSystem::new(Arc::new(machine.clone()));
+        let (files, mut all) = many(&fs, count);
+        all.iter_mut().for_each(|segments| segments.sync().unwrap());
+        assert_eq!((fs.calls(Call::SyncAll), fs.calls(Call::Sync)), (1, 0), "{count} partitions");
+        all[later as usize].append(&batches(4, 2, 200)).unwrap();
+        all[later as usize].sync().unwrap();
+        drop((files, all));
+        machine.crash(count as u64);
+        for n in 0..count {
+            let files = FileCache::new(Arc::new(machine.clone()), 4);
+            let (dir, end) = (format!("topics/many/{n}"), if n == later { 8 } else { 4 });
+            let opened = Segments::open(&files, Path::new(&dir), Offset(end), Offset(0), CONFIG);
+            let (segments, report) = opened.unwrap();
+            assert_eq!(report, SegmentsReport::default(), "partition {n}");
+            assert_eq!(read_all(&segments), (bytes_of(&batches(0, end / 2, 200)), vec![]));
+        }
+    }
+}
+
+/// What is opened after a sync of everything owes one of its own for what it unlinked.
+#[test]
+fn a_sync_of_everything_covers_nothing_that_comes_after_it() {
+    for seed in 0..40 {
+        let machine = MemFileSystem::new();
+        let fs = FaultFileSystem::new(Arc::new(machine.clone()));
+        let expected = batches(0, 7, 100);
+        let mut segments = filled(&machine, &expected[..5]);
+        segments.append(&batches(12, 1, 90)).unwrap();
+        segments.sync().unwrap();
+        machine.kill();
+        let (files, mut all) = many(&fs, 20);
+        all.iter_mut().skip(1).for_each(|segments| segments.sync().unwrap());
+        drop(all);
+        let opened = Segments::open(&files, Path::new(DIR), Offset(10), Offset(0), CONFIG);
+        let mut segments = opened.unwrap().0;
+        segments.append(&expected[5..]).unwrap();
+        segments.sync().unwrap();
+        machine.crash(seed);
+        let (segments, _) = open_at(&machine, 0, 14);
+        assert_eq!(read_all(&segments), (bytes_of(&expected), vec![]), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_failed_sync_of_everything_is_fatal() {
+    let machine = MemFileSystem::new();
+    let (_files, mut all) = many(&FaultFileSystem::new(Arc::new(machine.clone())), 20);
+    machine.fail_sync_at(machine.syncs() + 1, 0);
+    assert!(matches!(all[0].sync(), Err(SegmentError::Fatal(_))));
 }
 
 #[test]
