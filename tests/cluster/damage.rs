@@ -73,7 +73,10 @@ enum Outcome {
 fn judge(node: &mut Node, truths: &[Truth], lines: usize, flipped: &str) -> Outcome {
     let Some(mut wire) = wait_until_served_or_ended(node) else {
         let said = node.log()[lines..].join("\n");
-        assert!(said.contains("ERROR") || said.contains("rror:"), "{flipped}: ended with {said:?}");
+        assert!(
+            said.contains("ERROR") || said.contains("tidelog: "),
+            "{flipped}: ended with {said:?}"
+        );
         return Outcome::RefusedToStart;
     };
     let missing: usize = truths.iter().map(|truth| missing(&mut wire, truth, flipped)).sum();
