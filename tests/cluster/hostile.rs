@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
         ApiKey, ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest,
-        DescribeClusterRequest, DescribeConfigsRequest, FindCoordinatorRequest,
+        DescribeClusterRequest, DescribeConfigsRequest, FetchRequest, FindCoordinatorRequest,
         InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
         ProduceRequest,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
@@ -27,6 +27,7 @@ use tidelog_tests::{
     seed::Random,
     wire::{Wire, encode, fetch_request, produce_request, topic_name},
 };
+use uuid::Uuid;
 
 const MIB: u64 = 1024 * 1024;
 /// Bytes of a request's header that say which API, which version, and which request this is.
@@ -44,9 +45,10 @@ fn no_request_of_any_version_breaks_the_broker_or_fills_its_memory() {
     let idle = node.resident_bytes();
     let log_lines = node.log().len();
     let mut attack = Attack { node: &node, wire: None, sent: 0 };
+    let topic_id = friend.topic_id("victim").expect("an answer");
     for (key, min, max) in friend.api_versions().expect("an answer") {
         for version in min..=max {
-            let honest = honest_frame(key, version);
+            let honest = honest_frame(key, version, topic_id);
             attack.send_mutations(&honest, &mut random);
         }
         friend.api_versions().unwrap_or_else(|error| panic!("after API {key}: {error}"));
@@ -275,20 +277,20 @@ impl Attack<'_> {
 }
 
 /// A request that the broker would answer, as one frame, at any version that it offers.
-fn honest_frame(key: i16, version: i16) -> Vec<u8> {
+fn honest_frame(key: i16, version: i16, topic_id: Uuid) -> Vec<u8> {
     let api = ApiKey::try_from(key).expect("an API of Kafka's");
     match api {
-        ApiKey::Produce => frame(&produce(), version),
-        ApiKey::Fetch => frame(&fetch_request("victim", 0, 1 << 20), version),
+        ApiKey::Produce => frame(&produce(version, topic_id), version),
+        ApiKey::Fetch => frame(&fetch(version, topic_id), version),
         ApiKey::ListOffsets => frame(&list_offsets(), version),
         ApiKey::Metadata => frame(&metadata(), version),
-        ApiKey::ApiVersions => frame(&api_versions(), version),
+        ApiKey::ApiVersions => frame(&api_versions(version), version),
         ApiKey::CreateTopics => frame(&create_topics(), version),
-        ApiKey::DeleteTopics => frame(&delete_topics(), version),
+        ApiKey::DeleteTopics => frame(&delete_topics(version), version),
         ApiKey::DescribeConfigs => frame(&describe_configs(), version),
         ApiKey::DescribeCluster => frame(&DescribeClusterRequest::default(), version),
-        ApiKey::InitProducerId => frame(&InitProducerIdRequest::default(), version),
-        ApiKey::FindCoordinator => frame(&find_coordinator(), version),
+        ApiKey::InitProducerId => frame(&init_producer_id(), version),
+        ApiKey::FindCoordinator => frame(&find_coordinator(version), version),
         ApiKey::OffsetForLeaderEpoch => frame(&offset_for_leader_epoch(), version),
         other => panic!("{other:?} is offered: give it an honest request here"),
     }
@@ -306,9 +308,27 @@ fn text(text: &'static str) -> StrBytes {
     StrBytes::from_static_str(text)
 }
 
-fn produce() -> ProduceRequest {
+fn produce(version: i16, topic_id: Uuid) -> ProduceRequest {
     let batch = Batch::new(vec![b"a record".to_vec()]).encode().freeze();
-    produce_request("victim", batch, 1)
+    let mut request = produce_request("victim", batch, 1);
+    if version >= 13 {
+        request.topic_data[0].name = topic_name("");
+        request.topic_data[0].topic_id = topic_id;
+    }
+    request
+}
+
+fn fetch(version: i16, topic_id: Uuid) -> FetchRequest {
+    let mut request = fetch_request("victim", 0, 1 << 20);
+    if version >= 13 {
+        request.topics[0].topic = topic_name("");
+        request.topics[0].topic_id = topic_id;
+    }
+    request
+}
+
+fn init_producer_id() -> InitProducerIdRequest {
+    InitProducerIdRequest::default().with_transactional_id(None)
 }
 
 fn list_offsets() -> ListOffsetsRequest {
@@ -324,10 +344,14 @@ fn metadata() -> MetadataRequest {
     MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(true)
 }
 
-fn api_versions() -> ApiVersionsRequest {
-    ApiVersionsRequest::default()
-        .with_client_software_name(text("test"))
-        .with_client_software_version(text("1.0"))
+fn api_versions(version: i16) -> ApiVersionsRequest {
+    let request = ApiVersionsRequest::default();
+    match version {
+        ..3 => request,
+        3.. => request
+            .with_client_software_name(text("test"))
+            .with_client_software_version(text("1.0")),
+    }
 }
 
 fn create_topics() -> CreateTopicsRequest {
@@ -345,11 +369,13 @@ fn create_topics() -> CreateTopicsRequest {
         .with_validate_only(true)
 }
 
-fn delete_topics() -> DeleteTopicsRequest {
-    DeleteTopicsRequest::default()
-        .with_topics(vec![DeleteTopicState::default().with_name(Some(topic_name("nowhere")))])
-        .with_topic_names(vec![topic_name("nowhere")])
-        .with_timeout_ms(1_000)
+fn delete_topics(version: i16) -> DeleteTopicsRequest {
+    let request = DeleteTopicsRequest::default().with_timeout_ms(1_000);
+    let name = topic_name("nowhere");
+    match version {
+        ..6 => request.with_topic_names(vec![name]),
+        6.. => request.with_topics(vec![DeleteTopicState::default().with_name(Some(name))]),
+    }
 }
 
 fn describe_configs() -> DescribeConfigsRequest {
@@ -360,10 +386,12 @@ fn describe_configs() -> DescribeConfigsRequest {
     DescribeConfigsRequest::default().with_resources(vec![resource])
 }
 
-fn find_coordinator() -> FindCoordinatorRequest {
-    FindCoordinatorRequest::default()
-        .with_key(text("group"))
-        .with_coordinator_keys(vec![text("group")])
+fn find_coordinator(version: i16) -> FindCoordinatorRequest {
+    let request = FindCoordinatorRequest::default();
+    match version {
+        ..4 => request.with_key(text("group")),
+        4.. => request.with_coordinator_keys(vec![text("group")]),
+    }
 }
 
 fn offset_for_leader_epoch() -> OffsetForLeaderEpochRequest {

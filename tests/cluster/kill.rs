@@ -45,8 +45,8 @@ fn a_clean_stop_under_load_loses_and_repeats_nothing() {
 }
 
 fn kill_under_load(options: Options, kills: u32, mut random: Random) {
-    // After a torn tail, recovery says what it cut; it must not say that anything is damaged.
-    let mut node = Node::start(options);
+    // Recovery says what it cuts off behind the last sync; it must not speak of damage.
+    let mut node = Node::start(options.expect_log("cut off behind the last sync that is known"));
     let mut load = Load::start(&node);
     let mut producer_ids = BTreeSet::new();
     for kill in 0..kills {

@@ -16,6 +16,7 @@ use kafka_protocol::{
         fetch_request::{FetchPartition, FetchTopic},
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
         metadata_request::MetadataRequestTopic,
+        metadata_response::MetadataResponseTopic,
         produce_request::{PartitionProduceData, TopicProduceData},
     },
     protocol::{
@@ -23,6 +24,7 @@ use kafka_protocol::{
         encode_request_header_into_buffer,
     },
 };
+use uuid::Uuid;
 
 /// How long an answer may take before a test calls the broker stuck.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -151,11 +153,23 @@ impl Wire {
     /// # Errors
     /// As [`Wire::call`].
     pub fn leader_epoch(&mut self, topic: &str) -> io::Result<i32> {
+        Ok(self.describe_topic(topic)?.partitions[0].leader_epoch)
+    }
+
+    /// The topic's id.
+    ///
+    /// # Errors
+    /// As [`Wire::call`].
+    pub fn topic_id(&mut self, topic: &str) -> io::Result<Uuid> {
+        Ok(self.describe_topic(topic)?.topic_id)
+    }
+
+    fn describe_topic(&mut self, topic: &str) -> io::Result<MetadataResponseTopic> {
         let topic = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
         let request = MetadataRequest::default().with_topics(Some(vec![topic]));
-        let response = self.call(&request, 9)?;
-        assert_eq!(response.topics[0].error_code, 0, "the topic exists");
-        Ok(response.topics[0].partitions[0].leader_epoch)
+        let topic = self.call(&request, 12)?.topics.remove(0);
+        assert_eq!(topic.error_code, 0, "the topic exists");
+        Ok(topic)
     }
 
     /// Produces one batch to partition 0 with acks=all: error code and base offset.
