@@ -47,8 +47,9 @@ fn three_thousand_announcements_of_100_mib_cost_only_what_was_sent() {
     served(&mut newcomer, "alive", &node);
     let peak = node.peak_resident_bytes();
     eprintln!("{} attackers: idle {} MiB, peak {} MiB", attackers.len(), idle / MIB, peak / MIB);
-    // The budget, and what a connection costs: a task and the buffer it reads into.
-    assert!(peak < idle + budget + 96 * MIB, "peak {} MiB", peak / MIB);
+    // The budget, a task for each connection, and what the allocator keeps of those that were
+    // closed; what was sent is 114 MiB, what was announced 300 GB.
+    assert!(peak < idle + budget + 128 * MIB, "peak {} MiB", peak / MIB);
     drop(attackers);
     served(&mut friend, "alive", &node);
 }
@@ -84,7 +85,8 @@ fn a_client_that_never_reads_fills_neither_memory_nor_the_way_of_others() {
 
 #[test]
 fn running_out_of_descriptors_is_load_and_passes() {
-    let node = Node::start(Options::default().open_files_max(128).expect_log("descriptor"));
+    let node =
+        Node::start(Options::default().open_files_max(128).expect_log("limit=\"open files\""));
     let mut friend = node.wire();
     assert_eq!(friend.create_topic("alive", &[]).expect("an answer"), 0);
     let mut crowd: Vec<TcpStream> = Vec::new();
@@ -107,7 +109,8 @@ fn served(friend: &mut Wire, topic: &str, node: &Node) {
         assert_eq!(code, 0, "produced");
         friend.fetch(topic, offset, 1)
     });
-    assert!(served.is_ok_and(|fetched| !fetched.records.is_empty()), "{}", node.log_text());
+    let got = served.as_ref().is_ok_and(|fetched| !fetched.records.is_empty());
+    assert!(got, "{served:?}:\n{}", node.log_text());
     assert!(asked.elapsed() < Duration::from_secs(5), "took {:?}", asked.elapsed());
 }
 
