@@ -121,9 +121,7 @@ impl Consumer {
         let now = Instant::now();
         let mut stats = self.stats.borrow_mut();
         if self.window.contains(now) {
-            stats.requests += 1;
-            stats.records += taken.records;
-            stats.bytes += taken.bytes;
+            stats.answered(taken.records, taken.bytes);
         }
         let latency = now.saturating_duration_since(began).as_micros();
         stats.latency_us.saturating_record(u64::try_from(latency).unwrap_or(u64::MAX));

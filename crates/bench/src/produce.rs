@@ -248,9 +248,7 @@ impl Facts<'_> {
     /// Throughput counts what ends within the window, latency what was meant to begin in it.
     fn count(&self, intended: Instant, stats: &mut Stats) {
         if self.window.contains(self.now) {
-            stats.requests += 1;
-            stats.records += self.template.records;
-            stats.bytes += self.template.value_bytes;
+            stats.answered(self.template.records, self.template.value_bytes);
         }
         if self.window.contains(intended) {
             let latency = self.now.saturating_duration_since(intended).as_micros();

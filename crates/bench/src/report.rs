@@ -16,7 +16,7 @@ use crate::{
     args::{ConsumeArgs, ProduceArgs},
     process::Usage,
     run::Measured,
-    stats::Stats,
+    stats::{Counts, Stats},
 };
 
 const MEBIBYTE: f64 = 1_048_576.0;
@@ -236,12 +236,23 @@ impl Report {
     }
 }
 
-/// Tells on standard error how far the run is.
-pub(crate) fn progress(elapsed: Duration, usage: Option<Usage>) -> io::Result<()> {
-    let mut line = format!("{:>4.0} s", elapsed.as_secs_f64());
+/// Tells on standard error what the last second brought.
+pub(crate) fn progress(
+    elapsed: Duration,
+    earlier: Counts,
+    counts: Counts,
+    usage: Option<Usage>,
+) -> io::Result<()> {
+    let mut line = format!(
+        "{:>4.0} s  {:>8} requests/s  {:>9} records/s  {:>8} MiB/s",
+        elapsed.as_secs_f64(),
+        counts.requests - earlier.requests,
+        counts.records - earlier.records,
+        mebibytes(counts.bytes - earlier.bytes),
+    );
     if let Some(usage) = usage {
         let memory = mebibytes(usage.resident_bytes);
-        line += &format!("  broker CPU {:.2} s, RSS {memory} MiB", usage.cpu_seconds);
+        line += &format!("  broker RSS {memory} MiB");
     }
     writeln!(io::stderr(), "{line}")
 }

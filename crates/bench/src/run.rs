@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     process::ExitCode,
     rc::Rc,
+    sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -24,7 +25,7 @@ use crate::{
     process::Usage,
     produce::Window,
     report::{Report, progress},
-    stats::Stats,
+    stats::{Counts, Live, Stats},
 };
 
 /// What the connections get to be made before the load begins.
@@ -86,17 +87,18 @@ pub(crate) fn on_threads(
     window: Window,
     load: impl Fn(usize, Rc<RefCell<Stats>>) -> ThreadFuture + Clone + Send + 'static,
 ) -> Result<(Stats, Measured)> {
+    let live = Arc::new(Live::default());
     let mut threads = Vec::new();
     for index in 0..common.threads.min(common.connections) {
-        let load = load.clone();
+        let (load, live) = (load.clone(), Arc::clone(&live));
         threads.push(thread::spawn(move || -> Result<(Stats, Instant)> {
-            let stats = Rc::new(RefCell::new(Stats::new()));
+            let stats = Rc::new(RefCell::new(Stats::new(Arc::clone(&live))));
             runtime()?.block_on(LocalSet::new().run_until(load(index, Rc::clone(&stats))))?;
-            Ok((stats.replace(Stats::new()), Instant::now()))
+            Ok((stats.replace(Stats::new(live)), Instant::now()))
         }));
     }
-    let (before, after) = watch(common, window, || threads.iter().all(|t| t.is_finished()))?;
-    let mut stats = Stats::new();
+    let (before, after) = watch(common, window, &live, || threads.iter().all(|t| t.is_finished()))?;
+    let mut stats = Stats::new(live);
     let mut ended = window.start;
     for thread in threads {
         let (of_thread, at) = thread.join().map_err(|_| anyhow!("a load thread panicked"))??;
@@ -112,6 +114,7 @@ pub(crate) fn on_threads(
 fn watch(
     common: &CommonArgs,
     window: Window,
+    live: &Live,
     ended: impl Fn() -> bool,
 ) -> Result<(Option<Usage>, Option<Usage>)> {
     let usage = || common.pid.map(Usage::of).transpose();
@@ -123,11 +126,12 @@ fn watch(
     };
     wait_until(window.start);
     let before = usage()?;
-    let mut second = window.start;
+    let (mut second, mut counts) = (window.start, Counts::default());
     while !common.quiet && second < window.end && !ended() {
         second += Duration::from_secs(1);
         wait_until(second.min(window.end));
-        progress(second.duration_since(window.start), usage()?)?;
+        let earlier = std::mem::replace(&mut counts, live.counts());
+        progress(second.duration_since(window.start), earlier, counts, usage()?)?;
     }
     wait_until(window.end);
     Ok((before, usage()?))

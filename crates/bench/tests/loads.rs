@@ -29,11 +29,11 @@ fn broker(fault: Fault) -> String {
 fn a_closed_loop_is_answered_and_adds_up() {
     let broker = broker(Fault::None);
     for (load, requests_min) in [
-        ("--connections 1 --inflight 1 --batch-records 1", 50),
-        ("--connections 20 --inflight 5 --threads 2 --create-topic", 500),
-        ("--connections 4 --message-size 100000 --batch-records 10", 10),
-        ("--connections 4 --acks 1", 100),
-        ("--connections 4 --acks 0", 100),
+        ("--connections 1 --inflight 1 --batch-records 1", 20),
+        ("--connections 20 --inflight 5 --threads 2 --create-topic", 100),
+        ("--connections 4 --message-size 100000 --batch-records 10", 2),
+        ("--connections 4 --acks 1", 20),
+        ("--connections 4 --acks 0", 20),
     ] {
         let report = run(&format!("produce {broker} {load} --duration 400ms --warmup 100ms"));
         assert!(report.is_clean(), "{load}: {report:?}");
@@ -52,7 +52,7 @@ fn an_open_loop_keeps_its_rate() {
     let report = run(&format!("produce {broker} {load}"));
     assert!(report.is_clean(), "{report:?}");
     let per_second = report.requests_per_second;
-    assert!((1_800.0..2_200.0).contains(&per_second), "{report:?}");
+    assert!((1_500.0..2_500.0).contains(&per_second), "{report:?}");
 }
 
 #[test]

@@ -143,7 +143,7 @@ async fn a_client_that_never_reads_is_bounded_and_closed() {
 
 #[tokio::test]
 async fn a_slow_reader_that_goes_on_is_not_closed() {
-    let config = NetConfig { write_stall_ms: 500, ..NetConfig::default() };
+    let config = NetConfig { write_stall_ms: 700, ..NetConfig::default() };
     let test = NetTest::start(config);
     let mut peer = test.connect().await;
     let frames: Vec<u8> = (0..20).flat_map(|id| request(id, Ask::Answer(500_000))).collect();
@@ -157,7 +157,7 @@ async fn a_slow_reader_that_goes_on_is_not_closed() {
 
 #[tokio::test]
 async fn silence_is_ended_by_its_deadlines() {
-    let config = NetConfig { idle_ms: 150, first_request_ms: 60, ..NetConfig::default() };
+    let config = NetConfig { idle_ms: 500, first_request_ms: 300, ..NetConfig::default() };
     let test = NetTest::start(config);
     let mut silent = test.connect().await;
     let mut dripping = test.connect().await;
@@ -205,7 +205,7 @@ async fn the_half_sent_request_longest_without_progress_makes_room() {
 
 #[tokio::test]
 async fn clients_that_do_what_they_can_all_get_their_turn() {
-    let test = NetTest::start(two_megabytes());
+    let test = NetTest::start(NetConfig { request_stall_ms: 15_000, ..two_megabytes() });
     let mut peers = Vec::new();
     for id in 0..12 {
         let mut peer = test.connect().await;
