@@ -12,7 +12,8 @@ use crate::checksum::crc32c;
 /// Bytes of an entry and of the file's header.
 pub(crate) const ENTRY_BYTES: usize = 32;
 
-const MAGIC: [u8; 8] = *b"tideidx1";
+const MAGIC: [u8; 4] = *b"TLix";
+const VERSION: u16 = 1;
 
 /// Neighbouring batches of one segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,14 +76,14 @@ impl Interval {
         let relative = |offset: Offset| (offset.0 - segment_base.0) as u32;
         assert!(self.end_position() <= u64::from(u32::MAX), "a segment outgrew its index");
         let mut bytes = [0; ENTRY_BYTES];
-        bytes[0..4].copy_from_slice(&relative(self.base).to_le_bytes());
-        bytes[4..8].copy_from_slice(&relative(self.next).to_le_bytes());
-        bytes[8..12].copy_from_slice(&(self.position as u32).to_le_bytes());
-        bytes[12..16].copy_from_slice(&(self.bytes as u32).to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.max_timestamp.to_le_bytes());
-        bytes[24..28].copy_from_slice(&self.headers_checksum.to_le_bytes());
+        bytes[0..4].copy_from_slice(&relative(self.base).to_be_bytes());
+        bytes[4..8].copy_from_slice(&relative(self.next).to_be_bytes());
+        bytes[8..12].copy_from_slice(&(self.position as u32).to_be_bytes());
+        bytes[12..16].copy_from_slice(&(self.bytes as u32).to_be_bytes());
+        bytes[16..24].copy_from_slice(&self.max_timestamp.to_be_bytes());
+        bytes[24..28].copy_from_slice(&self.headers_checksum.to_be_bytes());
         let checksum = entry_checksum(&bytes, segment_base, ordinal);
-        bytes[28..].copy_from_slice(&checksum.to_le_bytes());
+        bytes[28..].copy_from_slice(&checksum.to_be_bytes());
         bytes
     }
 
@@ -93,12 +94,12 @@ impl Interval {
         ordinal: u64,
     ) -> Option<Interval> {
         let word = |at: usize| {
-            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+            u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
         };
         if word(28) != entry_checksum(bytes, segment_base, ordinal) {
             return None;
         }
-        let max_timestamp = (u64::from(word(20)) << 32 | u64::from(word(16))) as i64;
+        let max_timestamp = (u64::from(word(16)) << 32 | u64::from(word(20))) as i64;
         Some(Interval {
             base: segment_base.plus(i64::from(word(0))),
             next: segment_base.plus(i64::from(word(4))),
@@ -110,14 +111,22 @@ impl Interval {
     }
 }
 
-/// What stands in front of the entries: magic, the segment's base offset, a checksum.
+/// What stands in front of the entries: magic, version, the segment's base offset, a checksum.
 pub(crate) fn file_header(segment_base: Offset) -> [u8; ENTRY_BYTES] {
     let mut bytes = [0; ENTRY_BYTES];
-    bytes[..8].copy_from_slice(&MAGIC);
-    bytes[8..16].copy_from_slice(&segment_base.0.to_le_bytes());
+    bytes[..4].copy_from_slice(&MAGIC);
+    bytes[4..6].copy_from_slice(&VERSION.to_be_bytes());
+    bytes[8..16].copy_from_slice(&segment_base.0.to_be_bytes());
     let checksum = crc32c(&[&bytes[..28]]);
-    bytes[28..].copy_from_slice(&checksum.to_le_bytes());
+    bytes[28..].copy_from_slice(&checksum.to_be_bytes());
     bytes
+}
+
+/// Whether a whole header says that the entries are not of this version. A damaged one says
+/// nothing: entries answer for themselves.
+pub(crate) fn is_foreign(header: &[u8; ENTRY_BYTES]) -> bool {
+    let is_whole = crc32c(&[&header[..28]]).to_be_bytes() == header[28..];
+    is_whole && (header[..4] != MAGIC || header[4..6] != VERSION.to_be_bytes())
 }
 
 /// Where entry number `ordinal` starts in the file, in bytes.
@@ -134,14 +143,14 @@ pub(crate) fn entries_in(file_bytes: u64) -> u64 {
 pub(crate) fn chain(so_far: u32, header: &[u8; BATCH_HEADER_LEN]) -> u32 {
     // One slice: the checksum of several is made in a slower way.
     let mut bytes = [0; 4 + BATCH_HEADER_LEN];
-    bytes[..4].copy_from_slice(&so_far.to_le_bytes());
+    bytes[..4].copy_from_slice(&so_far.to_be_bytes());
     bytes[4..].copy_from_slice(header);
     crc32c(&[&bytes])
 }
 
 /// Covers the entry's place too, so that an entry that strayed is not an entry.
 fn entry_checksum(entry: &[u8; ENTRY_BYTES], segment_base: Offset, ordinal: u64) -> u32 {
-    crc32c(&[&entry[..28], &segment_base.0.to_le_bytes(), &ordinal.to_le_bytes()])
+    crc32c(&[&entry[..28], &segment_base.0.to_be_bytes(), &ordinal.to_be_bytes()])
 }
 
 #[cfg(test)]
@@ -165,6 +174,16 @@ mod tests {
         assert_eq!(Interval::decode(&bytes, Offset(1000), 3), Some(interval()));
         assert_eq!(Interval::decode(&bytes, Offset(1000), 4), None);
         assert_eq!(Interval::decode(&bytes, Offset(999), 3), None);
+    }
+
+    #[test]
+    fn only_a_whole_header_of_another_version_is_foreign() {
+        let ours = file_header(Offset(7));
+        let mut damaged = ours;
+        damaged[5] = 2;
+        let mut later = damaged;
+        later[28..].copy_from_slice(&crc32c(&[&damaged[..28]]).to_be_bytes());
+        assert_eq!([ours, damaged, later].map(|header| is_foreign(&header)), [false, false, true]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::batches::{Stop, walk};
 use crate::{
     env::{File, Open, read_exact_at, write_all_at},
     file_cache::{FileCache, FileId},
-    index::{ENTRY_BYTES, Interval, entries_in, entry_position, file_header},
+    index::{ENTRY_BYTES, Interval, entries_in, entry_position, file_header, is_foreign},
 };
 
 /// Kafka's extension: its tools read the file.
@@ -287,11 +287,19 @@ impl Segment {
     }
 
     fn entries_on_disk(&self, files: &FileCache) -> io::Result<u64> {
-        match files.read(self.index_id, &self.index) {
-            Ok(file) => Ok(entries_in(file.len()?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-            Err(error) => Err(error),
+        let file = match files.read(self.index_id, &self.index) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            file => file?,
+        };
+        let entries = entries_in(file.len()?);
+        if entries > 0 {
+            let mut header = [0; ENTRY_BYTES];
+            read_exact_at(&*file, &mut header, 0)?;
+            if is_foreign(&header) {
+                return Ok(0);
+            }
         }
+        Ok(entries)
     }
 
     fn repair(&self, files: &FileCache, end: Offset) -> io::Result<Extent> {

@@ -92,6 +92,24 @@ fn an_index_that_is_gone_or_cut_is_made_anew() {
 }
 
 #[test]
+fn an_index_of_another_version_is_made_anew() {
+    let (machine, entries) = synced();
+    for base in [0, 48] {
+        let mut header = crate::index::file_header(Offset(base));
+        header[5] = 9;
+        let checksum = crc32c(&[&header[..28]]);
+        header[28..].copy_from_slice(&checksum.to_be_bytes());
+        let path = index_path(base);
+        let index = machine.open(Path::new(&path), Open::Write, crate::env::Caching::Buffered);
+        index.unwrap().write_at(&[io::IoSlice::new(&header)], 0).unwrap();
+        let (segments, _) = open_at(&machine, 0, 60);
+        assert_eq!(read_all(&segments), (bytes_of(&entries), vec![]));
+        let ours = crate::index::file_header(Offset(base));
+        assert_eq!(machine.contents(&path).unwrap()[..32], ours);
+    }
+}
+
+#[test]
 fn a_leader_epoch_is_part_of_what_is_checked() {
     let (machine, _) = synced();
     machine.flip(log_path(0), 15, 0).unwrap();
