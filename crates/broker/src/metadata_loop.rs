@@ -234,8 +234,9 @@ impl State {
     /// What was planned on top of a dropped proposal is void too; what came before it stays.
     fn on_dropped(&mut self, tickets: &[u64]) {
         let Some(leading) = &mut self.leading else { return };
-        let first = tickets.iter().min().copied().unwrap_or(u64::MAX);
-        let kept = leading.parked.iter().take_while(|parked| parked.ticket < first).count();
+        // Those that were voided with an earlier one come back later, after new proposals.
+        let is_dropped = |parked: &Parked| tickets.contains(&parked.ticket);
+        let Some(kept) = leading.parked.iter().position(is_dropped) else { return };
         let void = leading.parked.split_off(kept);
         let image = Arc::clone(&self.image);
         leading.controller = Controller::with_config(image, self.given.controller.clone());
@@ -524,3 +525,6 @@ fn leadership(
         min_insync_replicas: usize::try_from(settings.min_insync_replicas).unwrap_or(usize::MAX),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -208,7 +208,7 @@ fn file_system() -> anyhow::Result<Arc<dyn FileSystem>> {
 fn file_system() -> anyhow::Result<Arc<dyn FileSystem>> {
     match std::env::var("TIDELOG_TEST_FILE_SYSTEM").as_deref() {
         Ok("held") => {
-            warn!("the file system holds writes back until they are synced: for tests only");
+            info!("the file system holds writes back until they are synced: for tests only");
             Ok(Arc::new(tidelog_wal::env::held::HeldFileSystem::default()))
         }
         Ok(other) => bail!("TIDELOG_TEST_FILE_SYSTEM={other:?}: expected held"),
