@@ -31,7 +31,11 @@ const LAYERS: &[Layer] = &[
         ours: &["types", "protocol", "metadata", "wal", "raft", "net", "broker", "bench"],
         effects: &["tokio", "axum", "clap", "figment", "rustix", "crossbeam"],
     },
-    Layer { name: "bench", ours: &["types", "protocol", "net"], effects: &["tokio", "clap"] },
+    Layer {
+        name: "bench",
+        ours: &["types", "protocol", "net"],
+        effects: &["tokio", "clap", "rustix"],
+    },
     Layer {
         name: "sim",
         ours: &["types", "metadata", "replica", "coordinator", "wal", "raft"],
