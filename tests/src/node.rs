@@ -24,6 +24,7 @@ pub struct Options {
     settings: Vec<(String, String)>,
     env: Vec<(String, String)>,
     expected: Vec<String>,
+    required: Vec<String>,
     open_files_max: Option<u32>,
 }
 
@@ -46,8 +47,11 @@ impl Options {
 
     /// Writes stay in the process until synced, so that killing it is a power loss.
     pub fn held(mut self) -> Options {
-        self.env.push(("TIDELOG_TEST_HELD".to_owned(), "1".to_owned()));
-        self
+        const SAID: &str = "the file system holds writes back until they are synced";
+        self.env.push(("TIDELOG_TEST_FILE_SYSTEM".to_owned(), "held".to_owned()));
+        // Else the test would be of something else, and nobody would know.
+        self.required.push(SAID.to_owned());
+        self.expect_log(SAID)
     }
 
     /// A WARN or ERROR line that holds this text is no failure of the test.
@@ -165,6 +169,9 @@ impl Node {
             assert!(Instant::now() < deadline, "not ready in time:\n{}", self.log_text());
             // The condition is looked at again; nothing relies on how long this takes.
             thread::sleep(Duration::from_millis(5));
+        }
+        for required in &self.options.required {
+            self.wait_for_log(required);
         }
     }
 
