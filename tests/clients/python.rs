@@ -19,7 +19,7 @@ fn records_are_found_by_offset_and_time_across_segments() {
 
 #[test]
 fn records_are_found_again_by_offset_and_time_after_a_restart() {
-    let mut node = Node::start(Options::default().small_bounds());
+    let mut node = Node::start(Options::default().small_bounds().expect_torn_tails());
     judge(&node, "segments_and_times.py", &["20000"]);
     node.kill();
     node.restart();

@@ -12,7 +12,7 @@ const INVALID_PRODUCER_EPOCH: i16 = 47;
 #[test]
 fn a_retried_batch_keeps_its_offset_and_a_gap_is_refused_even_after_a_kill() {
     for options in [Options::default(), Options::default().held()] {
-        let mut node = Node::start(options);
+        let mut node = Node::start(options.expect_torn_tails());
         let mut wire = node.wire();
         assert_eq!(wire.create_topic("once", &[]).expect("an answer"), 0);
         let producer_id = wire.init_producer_id().expect("an id");

@@ -45,11 +45,7 @@ fn a_clean_stop_under_load_loses_and_repeats_nothing() {
 }
 
 fn kill_under_load(options: Options, kills: u32, mut random: Random) {
-    // Recovery says what it cuts off behind the last sync; nothing that was synced may be damaged.
-    let options = options
-        .expect_log("cut off behind the last sync that is known")
-        .expect_log("the WAL ended in an unfinished or damaged group; it was cut there");
-    let mut node = Node::start(options);
+    let mut node = Node::start(options.expect_torn_tails());
     let mut load = Load::start(&node);
     let mut producer_ids = BTreeSet::new();
     for kill in 0..kills {

@@ -79,7 +79,7 @@ fn a_clean_stop_is_quick_and_closes_connections() {
 
 #[test]
 fn topics_their_ids_and_the_cluster_id_survive_a_kill() {
-    let mut node = Node::start(Options::default());
+    let mut node = Node::start(Options::default().expect_torn_tails());
     let mut wire = node.wire();
     assert_eq!(wire.create_topic("kept", &[("segment.bytes", "100000")]).expect("an answer"), 0);
     assert_eq!(wire.create_topic("kept", &[]).expect("an answer"), 36, "exists");
@@ -94,7 +94,7 @@ fn topics_their_ids_and_the_cluster_id_survive_a_kill() {
 fn topics_created_and_deleted_stay_so_through_kills() {
     const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
     for options in [Options::default(), Options::default().held()] {
-        let mut node = Node::start(options);
+        let mut node = Node::start(options.expect_torn_tails());
         for round in 0..5 {
             let mut wire = node.wire();
             for number in 0..10 {
@@ -121,7 +121,7 @@ fn topics_created_and_deleted_stay_so_through_kills() {
 
 #[test]
 fn every_start_is_a_new_leader_epoch() {
-    let mut node = Node::start(Options::default());
+    let mut node = Node::start(Options::default().expect_torn_tails());
     assert_eq!(node.wire().create_topic("epochs", &[]).expect("an answer"), 0);
     let mut epochs = Vec::new();
     for start in 0..4 {

@@ -60,6 +60,14 @@ impl Options {
         self
     }
 
+    /// A kill may leave a group half written, and recovery says what it cuts off behind the last
+    /// sync. It must say nothing of damage: what was synced is whole.
+    pub fn expect_torn_tails(self) -> Options {
+        self.expect_log("cut off behind the last sync that is known")
+            .expect_log("the WAL ended in an unfinished or damaged group; it was cut there")
+            .expect_log("cut a torn record off the end of the Raft log")
+    }
+
     /// As `ulimit -n` says.
     pub fn open_files_max(mut self, open_files: u32) -> Options {
         self.open_files_max = Some(open_files);
