@@ -46,13 +46,23 @@ impl Tail {
         self.entries.push_back(entry);
     }
 
-    /// Takes back everything from `to` on; returns the bytes.
-    pub(crate) fn truncate(&mut self, to: Offset) -> u64 {
-        let mut bytes = 0;
-        while let Some(back) = self.entries.pop_back_if(|back| back.base >= to) {
+    /// Takes back every batch that reaches to `to` or beyond; returns the bytes, and the base
+    /// offset of a batch that `to` lay inside of.
+    pub(crate) fn truncate(&mut self, to: Offset) -> (u64, Option<Offset>) {
+        let (mut bytes, mut inside) = (0, None);
+        while let Some(back) = self.entries.pop_back_if(|back| back.last >= to) {
             bytes += back.bytes();
+            inside = (back.base < to).then_some(back.base);
         }
         self.spilled = self.spilled.min(self.entries.len());
+        (bytes, inside)
+    }
+
+    /// Forgets everything; returns the bytes.
+    pub(crate) fn clear(&mut self) -> u64 {
+        let bytes = self.bytes();
+        self.entries.clear();
+        self.spilled = 0;
         bytes
     }
 

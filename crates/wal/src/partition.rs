@@ -131,8 +131,13 @@ impl LogState {
 
     /// What a truncation does, live and at replay.
     pub(crate) fn apply_truncate(&mut self, to: Offset, sequence: u64) -> u64 {
-        let bytes = self.tail.truncate(to);
+        let (bytes, inside) = self.tail.truncate(to);
         self.log_end = self.log_end.min(to);
+        if let Some(base) = inside {
+            // Truncations go to batch boundaries: the batch that was here then was lost.
+            self.is_suspect = true;
+            self.damage(base..to);
+        }
         if holds(Rule::TruncateLowersHighWatermark) {
             self.high_watermark = self.high_watermark.min(to);
         }
@@ -167,7 +172,7 @@ impl LogState {
 
     /// What a reset does, live and at replay.
     pub(crate) fn apply_reset(&mut self, start: Offset, sequence: u64) -> u64 {
-        let bytes = self.tail.truncate(Offset(i64::MIN));
+        let bytes = self.tail.clear();
         self.log_start = start;
         self.log_end = start;
         self.spilled_end = start;

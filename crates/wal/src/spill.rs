@@ -416,7 +416,7 @@ impl Spill {
                 if state.file_cut.is_some() {
                     continue;
                 }
-                log_start(&state).min(segments.end_offset())
+                log_start(&state).min(state.spilled_end).min(segments.end_offset())
             };
             if log_start > segments.start_offset() && !segments.drop_below(log_start)?.is_empty() {
                 made.log.segment_bytes.store(segments.bytes(), Ordering::Release);
@@ -429,7 +429,7 @@ impl Spill {
     fn finish_removals(&mut self, made: &[Made], sequence: u64) -> Result<(), WalError> {
         for made in made.iter().filter(|made| made.is_removed) {
             let id = made.log.id;
-            let bytes = made.log.state().tail.truncate(Offset(i64::MIN));
+            let bytes = made.log.state().tail.clear();
             self.shard.budget.release(0, bytes);
             self.evictable.retain(|evictable| {
                 let stays = evictable.log.id != id;

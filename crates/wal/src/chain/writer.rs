@@ -21,6 +21,12 @@ impl ChainWriter {
         ChainWriter { pool, current: None, position: 0, is_dirty: false }
     }
 
+    #[cfg(test)]
+    pub(super) fn go_on(&mut self, file: Arc<ChainFile>, position: u64) {
+        self.current = Some(file);
+        self.position = position;
+    }
+
     /// Epoch of the file being written: every record carries it.
     #[must_use]
     pub fn epoch(&self) -> u64 {
@@ -60,9 +66,8 @@ impl ChainWriter {
         let Some(file) = self.pool.start_file(first_sequence, bytes_min, epoch) else {
             return Ok(false);
         };
-        let header = file.header.encode(self.pool.config().owner);
-        let rest = &ZEROS[header.len()..];
-        write_all_at(&*file.file, &mut [IoSlice::new(&header), IoSlice::new(rest)], 0)
+        let header = file.header.encode_block(self.pool.config().owner);
+        write_all_at(&*file.file, &mut [IoSlice::new(&header)], 0)
             .map_err(|error| Fatal::new("cannot write", &file.path, error))?;
         self.current = Some(file);
         self.position = BLOCK_BYTES;

@@ -4,7 +4,7 @@
 //! covers everything kept, and only then change files, go on in a fresh WAL file, and report.
 
 mod replay;
-mod scan;
+pub(crate) mod scan;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 
@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Tells the partition WAL's files from those of other logs.
-const OWNER: [u8; 4] = *b"PART";
+pub(crate) const OWNER: [u8; 4] = *b"PART";
 /// Cuts whose bytes are kept aside.
 const CUTS_KEPT: usize = 4;
 /// WAL files kept zeroed and ready.
@@ -70,7 +70,7 @@ pub(crate) fn recover(
     if let Some((_, place, _)) = &judged.cut {
         keep_aside(&*fs, &dir, &chain.files, *place, &judged, config.commit_bytes_max);
     }
-    let Judged { kept, next_sequence, .. } = judged;
+    let Judged { kept, next_sequence, end, .. } = judged;
     count_damage(&kept, &metrics);
     replay.play(kept);
 
@@ -83,7 +83,7 @@ pub(crate) fn recover(
     cut_files(&mut replay, &mut segments)?;
     remove_unnamed_snapshots(&config, &*fs, &replay)?;
 
-    let (pool, chain, durable_sequence) = go_on(chain, next_sequence, checkpointed)?;
+    let (pool, chain, durable_sequence) = go_on(chain, next_sequence, checkpointed, end)?;
     let unknown_suspect = replay.has_lost();
     let partitions = describe(&replay, snapshots);
     let tombstones = std::mem::take(&mut replay.tombstones);
@@ -410,12 +410,34 @@ fn go_on(
     chain: RecoveredChain,
     next_sequence: u64,
     durable_through: u64,
+    end: u64,
 ) -> Result<(Arc<chain::FilePool>, ChainWriter, u64), WalError> {
-    let (pool, mut writer) = chain.resume(next_sequence)?;
+    let (pool, mut writer) = resume(chain, next_sequence, end)?;
     let frame = idle_frame(writer.epoch(), next_sequence, durable_through).encode(&[]);
     writer.append(vec![std::io::IoSlice::new(&frame)], frame.len() as u64)?;
     writer.sync()?;
     Ok((pool, writer, next_sequence))
+}
+
+#[cfg(not(test))]
+fn resume(
+    chain: RecoveredChain,
+    next_sequence: u64,
+    _end: u64,
+) -> Result<(Arc<chain::FilePool>, ChainWriter), WalError> {
+    chain.resume(next_sequence)
+}
+
+#[cfg(test)]
+fn resume(
+    chain: RecoveredChain,
+    next_sequence: u64,
+    end: u64,
+) -> Result<(Arc<chain::FilePool>, ChainWriter), WalError> {
+    match holds(Rule::FreshFile) {
+        true => chain.resume(next_sequence),
+        false => chain.resume_in_place(next_sequence, end),
+    }
 }
 
 fn describe(

@@ -48,6 +48,8 @@ pub(super) struct Judged {
     pub(super) kept: Vec<Item>,
     /// The sequence that the next frame gets.
     pub(super) next_sequence: u64,
+    /// Position behind the last group that stays, in its file.
+    pub(super) end: u64,
     /// Headers that can still be read of what is cut, and where the cut is.
     pub(super) cut: Option<(Vec<FrameHeader>, Place, u64)>,
 }
@@ -63,7 +65,8 @@ pub(super) fn scan(
     let first = files.first().map_or(1, |file| file.header.first_sequence);
     let mut scan = Scan { items: Vec::new(), durable_through: 0, next_sequence: first };
     for (index, file) in files.iter().enumerate() {
-        let seal = files.get(index + 1).map(|next| next.header.first_sequence);
+        let next = files.get(index + 1).filter(|_| holds(Rule::SuccessorSeals));
+        let seal = next.map(|next| next.header.first_sequence);
         let bytes = file.read(0, file.bytes as usize)?;
         let mut cursor = Cursor { file: index, epoch: file.header.epoch, bytes: &bytes, seal };
         if scan.next_sequence < file.header.first_sequence {
@@ -91,7 +94,14 @@ pub(super) fn judge(mut scan: Scan, vouched: u64) -> Judged {
     let mut next_sequence = scan.next_sequence;
     let mut items = scan.items.into_iter();
     let mut cut = None;
+    let mut end = BLOCK_BYTES;
     for (item, place) in items.by_ref() {
+        match &item {
+            Item::Whole(header, _) | Item::Damaged(header) => {
+                end = block_align(place.position + header.frame_bytes() as u64);
+            }
+            Item::Lost { .. } => {}
+        }
         match item {
             Item::Whole(..) => kept.push(item),
             Item::Damaged(header) if header.sequence <= durable => kept.push(item),
@@ -125,7 +135,7 @@ pub(super) fn judge(mut scan: Scan, vouched: u64) -> Judged {
             }
         }
     }
-    Judged { kept, next_sequence, cut }
+    Judged { kept, next_sequence, end, cut }
 }
 
 impl Scan {
@@ -219,6 +229,36 @@ impl Cursor<'_> {
     fn place(&self, position: usize) -> Place {
         Place { file: self.file, position: position as u64 }
     }
+}
+
+/// A frame that a test may damage.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found {
+    pub(crate) file: usize,
+    pub(crate) position: u64,
+    pub(crate) bytes: usize,
+    pub(crate) id: tidelog_types::TopicIdPartition,
+    pub(crate) sequence: u64,
+    pub(crate) durable_through: u64,
+}
+
+/// All whole frames of a chain.
+#[cfg(test)]
+pub(crate) fn frames(files: &[std::sync::Arc<ChainFile>]) -> Result<Vec<Found>, WalError> {
+    let scan = scan(files, |_| false)?;
+    let found = |(item, place): &(Item, Place)| match item {
+        Item::Whole(header, _) => Some(Found {
+            file: place.file,
+            position: place.position,
+            bytes: crate::frame::FRAME_HEADER_BYTES + header.payload_bytes as usize,
+            id: header.id,
+            sequence: header.sequence,
+            durable_through: header.durable_through,
+        }),
+        Item::Damaged(_) | Item::Lost { .. } => None,
+    };
+    Ok(scan.items.iter().filter_map(found).collect())
 }
 
 fn entry_of(payload: &[u8]) -> Option<Entry> {

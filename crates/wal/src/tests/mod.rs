@@ -1,4 +1,6 @@
 //! Tests of the whole log, over file systems that lose, tear and fail.
 
 mod basic;
+mod history;
+mod rules;
 mod support;
