@@ -68,6 +68,8 @@ pub(crate) struct Checkpoint {
     pub(crate) durable_sequence: u64,
     /// No partition needs a frame below.
     pub(crate) oldest_needed: u64,
+    /// Frames were lost that may have been of partitions that are not listed here.
+    pub(crate) has_lost: bool,
     /// In order of id.
     pub(crate) partitions: Vec<(TopicIdPartition, PartitionEntry)>,
 }
@@ -108,7 +110,7 @@ impl Checkpoint {
         let mut out = Vec::with_capacity(64 + 96 * self.partitions.len());
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&[0; 2]);
+        out.extend_from_slice(&u16::from(self.has_lost).to_le_bytes());
         out.extend_from_slice(&(self.partitions.len() as u32).to_le_bytes());
         out.extend_from_slice(&self.durable_sequence.to_le_bytes());
         out.extend_from_slice(&self.oldest_needed.to_le_bytes());
@@ -129,14 +131,15 @@ impl Checkpoint {
         if input.take::<8>()? != MAGIC || u16::from_le_bytes(input.take()?) != VERSION {
             return None;
         }
-        input.take::<2>()?;
+        let has_lost = u16::from_le_bytes(input.take()?) != 0;
         let count = input.u32()?;
         let (durable_sequence, oldest_needed) = (input.u64()?, input.u64()?);
         let mut partitions = Vec::new();
         for _ in 0..count {
             partitions.push(decode_entry(&mut input)?);
         }
-        input.0.is_empty().then_some(Checkpoint { durable_sequence, oldest_needed, partitions })
+        let is_whole = input.0.is_empty();
+        is_whole.then_some(Checkpoint { durable_sequence, oldest_needed, has_lost, partitions })
     }
 }
 
@@ -256,6 +259,7 @@ mod tests {
         let checkpoint = Checkpoint {
             durable_sequence: 9,
             oldest_needed: 4,
+            has_lost: true,
             partitions: vec![(id, entry), (TopicIdPartition::default(), PartitionEntry::default())],
         };
         let bytes = checkpoint.encode();

@@ -256,6 +256,8 @@ impl Spill {
 
     fn checkpoint(&mut self, mut pass: Pass) -> Result<(), WalError> {
         let durable_sequence = self.shard.durable_sequence();
+        // Before the logs: those that are opened in between are opened as suspect.
+        let has_lost = self.shard.unknown_suspect.load(Ordering::Acquire);
         let logs = self.shard.all_logs();
         let mut made = Vec::with_capacity(logs.len());
         for log in logs {
@@ -268,7 +270,7 @@ impl Spill {
         if !holds(Rule::LogStartFirst) {
             self.drop_below(&made, |state| state.log_start)?;
         }
-        let checkpoint = self.assemble(&made, durable_sequence);
+        let checkpoint = self.assemble(&made, durable_sequence, has_lost);
         if !holds(Rule::RecycleAfterCheckpoint) {
             self.shard.pool.recycle_below(checkpoint.oldest_needed)?;
         }
@@ -336,7 +338,7 @@ impl Spill {
         }
     }
 
-    fn assemble(&self, made: &[Made], durable_sequence: u64) -> Checkpoint {
+    fn assemble(&self, made: &[Made], durable_sequence: u64, has_lost: bool) -> Checkpoint {
         let mut partitions = Vec::with_capacity(made.len());
         let mut oldest_needed = durable_sequence + 1;
         for made in made {
@@ -365,7 +367,7 @@ impl Spill {
             }
         }
         partitions.sort_by_key(|(id, _)| *id);
-        Checkpoint { durable_sequence, oldest_needed, partitions }
+        Checkpoint { durable_sequence, oldest_needed, has_lost, partitions }
     }
 
     fn install(&mut self, made: &mut [Made]) {

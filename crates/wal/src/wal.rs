@@ -157,7 +157,9 @@ impl Wal {
 
     /// Every partition that metadata knew at start-up is open: new ones are new indeed.
     pub fn all_known_opened(&self) {
-        self.shard.unknown_suspect.store(false, Ordering::Release);
+        if self.shard.unknown_suspect.swap(false, Ordering::AcqRel) {
+            self.shard.want_checkpoint();
+        }
     }
 
     /// Changes a partition's settings from its next segment on.

@@ -373,7 +373,8 @@ fn write_checkpoint(
     }
     let partitions = entries.into_iter().collect();
     if holds(Rule::RecoveryCheckpoints) {
-        Checkpoint { durable_sequence, oldest_needed, partitions }.write(fs, dir)?;
+        let has_lost = replay.has_lost();
+        Checkpoint { durable_sequence, oldest_needed, has_lost, partitions }.write(fs, dir)?;
     }
     Ok(durable_sequence)
 }

@@ -26,11 +26,17 @@ pub(super) struct Replay {
     unsure: BTreeMap<TopicIdPartition, (u64, u64)>,
     /// All lost sequences, for partitions that are not known yet.
     lost: Option<(u64, u64)>,
+    /// Frames were lost in an earlier life, and nobody has said since who was there.
+    had_lost: bool,
 }
 
 impl Replay {
     pub(super) fn new(checkpoint: &Checkpoint) -> Replay {
-        let mut replay = Replay { oldest_needed: checkpoint.oldest_needed, ..Replay::default() };
+        let mut replay = Replay {
+            oldest_needed: checkpoint.oldest_needed,
+            had_lost: checkpoint.has_lost,
+            ..Replay::default()
+        };
         for (id, entry) in &checkpoint.partitions {
             if entry.is_removed {
                 replay.tombstones.insert(*id, entry.spilled_through);
@@ -62,7 +68,7 @@ impl Replay {
 
     /// Whether frames were lost that may have been of partitions nobody knows of.
     pub(super) fn has_lost(&self) -> bool {
-        self.lost.is_some()
+        self.lost.is_some() || self.had_lost
     }
 
     /// Any partition that may have had frames there is unsure until its next frame's link.

@@ -17,7 +17,7 @@ use tidelog_types::{Entry, Offset, TopicIdPartition};
 use super::support::*;
 use crate::{
     Log, LogSettings, ReadError, ReadOutcome, Snapshot, StorageError, WalConfig, WalError,
-    chain::{ChainConfig, ChainFile},
+    chain::{ChainConfig, ChainFile, FileHeader},
     checkpoint::Checkpoint,
     checksum::crc32c,
     env::{FileSystem, mem::MemFileSystem},
@@ -249,6 +249,7 @@ impl World {
     /// Recovers, itself crashed now and then; `false` when the directory is refused, which only a
     /// flipped bit excuses.
     fn recover(&mut self, is_last: bool) -> Result<bool, Stop> {
+        let newest_file = self.wal_files().iter().map(|file| file.number).max().unwrap_or(0);
         for attempt in 0.. {
             let crash = !is_last && attempt < 4 && self.random.percent(30);
             if crash {
@@ -259,7 +260,7 @@ impl World {
                 Ok(node) if !self.mem.is_off() => {
                     self.mem.crash_at(u64::MAX);
                     self.node = Some(node);
-                    return self.after_recovery().map(|()| true);
+                    return self.after_recovery(newest_file).map(|()| true);
                 }
                 Err(WalError::Corrupt { path, what }) if self.flipped == 0 => {
                     return violation(format!("{}: {what}", path.display()));
@@ -272,6 +273,16 @@ impl World {
             }
         }
         unreachable!("the loop only returns")
+    }
+
+    fn wal_files(&self) -> Vec<FileHeader> {
+        let files = self.mem.files().into_iter();
+        let wal = files.filter(|path| path.extension().is_some_and(|e| e == "wal"));
+        let header = |path: std::path::PathBuf| {
+            let bytes = self.mem.contents(path).ok()?;
+            FileHeader::decode_block(bytes.first_chunk()?, OWNER).ok()?
+        };
+        wal.filter_map(header).collect()
     }
 
     fn power_or_kill(&mut self, power_percent: u64) {
@@ -301,11 +312,15 @@ impl World {
         }
     }
 
-    /// After a recovery the log is what it kept, no more and no less than was told.
-    fn after_recovery(&mut self) -> Result<(), Stop> {
+    /// After a recovery the log is what it kept, no more and no less than was told. Recoveries
+    /// that crashed after they began a file have cut as well; their idle frames took sequences.
+    fn after_recovery(&mut self, newest_file: u64) -> Result<(), Stop> {
+        let begun = self.wal_files().into_iter().filter(|file| file.number > newest_file);
+        let seal = begun.map(|file| file.first_sequence).min();
         let node = self.node.as_ref().expect("just opened");
         // The last sequence is recovery's own idle frame.
-        let kept = node.wal.shard().durable_sequence() - 1;
+        let last = node.wal.shard().durable_sequence();
+        let kept = seal.map_or(last, |seal| seal.min(last)) - 1;
         trace!(self, "recovered, kept through {kept}: {:?}", node.recovered);
         if kept < self.floor {
             return violation(format!("told of {} and kept {kept}", self.floor));
