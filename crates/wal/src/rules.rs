@@ -2,7 +2,6 @@
 //! is for. Outside of tests they all hold, at no cost.
 
 /// One rule. The number in front of each is the one of `docs/formats.md`, "Rules of the WAL".
-#[allow(dead_code, reason = "every rule is named here; some are checked by seg")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {
     /// 1: a successor's first sequence seals its file; files off the chain are free.
@@ -49,8 +48,6 @@ pub(crate) enum Rule {
     FreshFile,
     /// 17: only frames above a partition's `spilled_through` are replayed.
     ReplayAboveSpilled,
-    /// 17: segments are cut to the recovery point.
-    SegmentsCutToRecoveryPoint,
     /// 18: damage is kept in the checkpoint.
     DamageCheckpointed,
     /// 18: a lost header makes partitions suspect.

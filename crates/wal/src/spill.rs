@@ -1,7 +1,8 @@
 //! Moves what is durable from the WAL to segments, writes the checkpoint, recycles WAL files.
 //!
-//! A pass is three steps: write segments, sync them, checkpoint. What happens between the steps
-//! (appends, truncations) is noticed by the partition's count of cuts. One thread does all of it,
+//! A pass is four steps: write segments, sync them, decide what the checkpoint says, write it.
+//! What happens between the steps (appends, truncations) is noticed by the partition's count of
+//! cuts. One thread does all of it,
 //! so nobody else writes segments or checkpoints.
 
 use std::{
@@ -51,6 +52,15 @@ enum Phase {
     Waiting,
     Written(Pass),
     Synced(Pass),
+    Decided(Decided),
+}
+
+/// A checkpoint that is about to be written, and what it allows.
+#[derive(Debug)]
+struct Decided {
+    checkpoint: Checkpoint,
+    made: Vec<Made>,
+    started: Instant,
 }
 
 #[derive(Debug)]
@@ -118,7 +128,8 @@ impl Spill {
                 self.write()
             }
             Phase::Written(pass) => self.sync(pass),
-            Phase::Synced(pass) => self.checkpoint(pass),
+            Phase::Synced(pass) => self.decide(pass),
+            Phase::Decided(decided) => self.checkpoint(decided),
         };
         match done {
             Ok(()) => Ok(Step::Worked),
@@ -252,35 +263,33 @@ impl Spill {
         Ok(())
     }
 
-    // ---- third step: checkpoint, and what it allows
+    // ---- third step: what the checkpoint says
 
-    fn checkpoint(&mut self, mut pass: Pass) -> Result<(), WalError> {
+    fn decide(&mut self, mut pass: Pass) -> Result<(), WalError> {
         let durable_sequence = self.shard.durable_sequence();
-        // Before the logs: those that are opened in between are opened as suspect.
+        // Both before the logs are listed: a partition that is opened meanwhile is then in the
+        // list or covered by these.
         let has_lost = self.shard.unknown_suspect.load(Ordering::Acquire);
+        let tombstones = lock(&self.shard.tombstones).clone();
         let logs = self.shard.all_logs();
         let mut made = Vec::with_capacity(logs.len());
         for log in logs {
             let part = pass.parts.remove(&log.id);
             made.push(self.make(log, part, pass.sequence, durable_sequence));
         }
+        let (oldest_needed, partitions) = assemble(&made, tombstones, durable_sequence);
+        let checkpoint = Checkpoint { durable_sequence, oldest_needed, has_lost, partitions };
         if !holds(Rule::CheckpointBeforeCut) {
             self.cut_files(&made)?;
         }
         if !holds(Rule::LogStartFirst) {
             self.drop_below(&made, |state| state.log_start)?;
         }
-        let checkpoint = self.assemble(&made, durable_sequence, has_lost);
         if !holds(Rule::RecycleAfterCheckpoint) {
-            self.shard.pool.recycle_below(checkpoint.oldest_needed)?;
+            self.shard.pool.recycle_below(oldest_needed)?;
         }
-        checkpoint.write(&self.shard.fs, &self.shard.wal_dir())?;
-        self.shard.metrics.checkpoints.inc();
-        self.install(&mut made);
-        self.cut_files(&made)?;
-        self.drop_below(&made, |state| state.entry.log_start)?;
-        self.finish_removals(&made, durable_sequence)?;
-        self.finish(&checkpoint, &pass)
+        self.phase = Phase::Decided(Decided { checkpoint, made, started: pass.started });
+        Ok(())
     }
 
     /// One partition's entry: what the pass did for it is noted and the entry made under one
@@ -338,36 +347,17 @@ impl Spill {
         }
     }
 
-    fn assemble(&self, made: &[Made], durable_sequence: u64, has_lost: bool) -> Checkpoint {
-        let mut partitions = Vec::with_capacity(made.len());
-        let mut oldest_needed = durable_sequence + 1;
-        for made in made {
-            if made.is_removed {
-                continue;
-            }
-            let (entry, needed) = match &made.fresh {
-                Some((entry, needed)) => (entry.clone(), *needed),
-                None => {
-                    let state = made.log.state();
-                    (state.entry.clone(), state.oldest_needed)
-                }
-            };
-            if let Some(needed) = needed.filter(|_| holds(Rule::RecycleBelowOldestNeeded)) {
-                oldest_needed = oldest_needed.min(needed);
-            }
-            partitions.push((made.log.id, entry));
-        }
-        let removed = made.iter().filter(|made| made.is_removed).map(|made| made.log.id);
-        let tombstones = lock(&self.shard.tombstones);
-        let older = tombstones.iter().map(|(id, sequence)| (*id, *sequence));
-        for (id, through) in older.chain(removed.map(|id| (id, durable_sequence))) {
-            // Frames below `oldest_needed` are never replayed: nothing is left to bury.
-            if through >= oldest_needed && holds(Rule::Tombstone) {
-                partitions.push((id, PartitionEntry::tombstone(through)));
-            }
-        }
-        partitions.sort_by_key(|(id, _)| *id);
-        Checkpoint { durable_sequence, oldest_needed, has_lost, partitions }
+    // ---- fourth step: the checkpoint, and what it allows
+
+    fn checkpoint(&mut self, decided: Decided) -> Result<(), WalError> {
+        let Decided { checkpoint, mut made, started } = decided;
+        checkpoint.write(&self.shard.fs, &self.shard.wal_dir())?;
+        self.shard.metrics.checkpoints.inc();
+        self.install(&mut made);
+        self.cut_files(&made)?;
+        self.drop_below(&made, |state| state.entry.log_start)?;
+        self.finish_removals(&made, checkpoint.durable_sequence)?;
+        self.finish(&checkpoint, started)
     }
 
     fn install(&mut self, made: &mut [Made]) {
@@ -452,7 +442,7 @@ impl Spill {
         Ok(())
     }
 
-    fn finish(&mut self, checkpoint: &Checkpoint, pass: &Pass) -> Result<(), WalError> {
+    fn finish(&mut self, checkpoint: &Checkpoint, started: Instant) -> Result<(), WalError> {
         let oldest = checkpoint.oldest_needed;
         lock(&self.shard.tombstones).retain(|_, sequence| *sequence >= oldest);
         self.shard.pool.recycle_below(oldest)?;
@@ -463,7 +453,7 @@ impl Spill {
         self.last_pass = checkpoint.durable_sequence;
         let metrics = &self.shard.metrics;
         metrics.wal_segments.set(self.shard.pool.live_files().len() as i64);
-        metrics.spill_duration.observe(pass.started.elapsed().as_secs_f64());
+        metrics.spill_duration.observe(started.elapsed().as_secs_f64());
         if self.shard.is_writer_done.load(Ordering::Acquire) {
             let is_clean = |log: &Arc<LogInner>| log.state().oldest_needed.is_none();
             self.is_flushed = self.shard.all_logs().iter().all(is_clean);
@@ -485,6 +475,41 @@ impl Spill {
             self.shard.budget.release(0, bytes);
         }
     }
+}
+
+/// The oldest sequence that any partition needs, and all entries in order of id.
+fn assemble(
+    made: &[Made],
+    mut tombstones: BTreeMap<TopicIdPartition, u64>,
+    durable_sequence: u64,
+) -> (u64, Vec<(TopicIdPartition, PartitionEntry)>) {
+    let mut partitions = Vec::with_capacity(made.len());
+    let mut oldest_needed = durable_sequence + 1;
+    for made in made {
+        let id = made.log.id;
+        tombstones.remove(&id);
+        if made.is_removed {
+            tombstones.insert(id, durable_sequence);
+            continue;
+        }
+        let (entry, needed) = match &made.fresh {
+            Some((entry, needed)) => (entry.clone(), *needed),
+            None => {
+                let state = made.log.state();
+                (state.entry.clone(), state.oldest_needed)
+            }
+        };
+        if let Some(needed) = needed.filter(|_| holds(Rule::RecycleBelowOldestNeeded)) {
+            oldest_needed = oldest_needed.min(needed);
+        }
+        partitions.push((id, entry));
+    }
+    // Frames below `oldest_needed` are never replayed: below it nothing is left to bury.
+    tombstones.retain(|_, through| *through >= oldest_needed && holds(Rule::Tombstone));
+    let buried = tombstones.into_iter();
+    partitions.extend(buried.map(|(id, through)| (id, PartitionEntry::tombstone(through))));
+    partitions.sort_by_key(|(id, _)| *id);
+    (oldest_needed, partitions)
 }
 
 /// The count of cuts first: a high watermark from before a cut must not be used after it.

@@ -37,6 +37,8 @@ use crate::{
 pub(crate) const OWNER: [u8; 4] = *b"PART";
 /// Cuts whose bytes are kept aside.
 const CUTS_KEPT: usize = 4;
+/// Partitions up to which each directory is synced by itself.
+const SYNC_EACH_MAX: usize = 16;
 /// WAL files kept zeroed and ready.
 const FILES_READY: usize = 2;
 
@@ -83,6 +85,12 @@ pub(crate) fn recover(
     cut_files(&mut replay, &mut segments)?;
     remove_unnamed_snapshots(&config, &*fs, &replay)?;
 
+    tracing::info!(
+        partitions = replay.partitions.len(),
+        kept_through = next_sequence - 1,
+        end_position = end,
+        "the WAL was read"
+    );
     let (pool, chain, durable_sequence) = go_on(chain, next_sequence, checkpointed, end)?;
     let unknown_suspect = replay.has_lost();
     let partitions = describe(&replay, snapshots);
@@ -328,6 +336,13 @@ fn sync_directories(
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         synced => synced.map_err(|error| Fatal::new("cannot sync", path, error)),
     };
+    // Made here, so that whoever adds a partition below need not sync the name of this one.
+    let all = config.dir.join("topics");
+    fs.create_dir_all(&all).map_err(|error| WalError::of("cannot create", &all, error))?;
+    if segments.len() > SYNC_EACH_MAX && fs.can_sync_all() {
+        let synced = fs.sync_all(&config.dir);
+        return Ok(synced.map_err(|e| Fatal::new("cannot sync the disk of", &config.dir, e))?);
+    }
     let mut topics: Vec<_> = Vec::new();
     for id in segments.keys() {
         let dir = partition_dir(config, *id);
@@ -338,9 +353,6 @@ fn sync_directories(
     for topic in topics {
         sync(&topic)?;
     }
-    // Made here, so that whoever adds a partition below need not sync the name of this one.
-    let all = config.dir.join("topics");
-    fs.create_dir_all(&all).map_err(|error| WalError::of("cannot create", &all, error))?;
     sync(&all)?;
     sync(&config.dir)?;
     // The directory itself may be new.
@@ -420,25 +432,17 @@ fn go_on(
     Ok((pool, writer, next_sequence))
 }
 
-#[cfg(not(test))]
-fn resume(
-    chain: RecoveredChain,
-    next_sequence: u64,
-    _end: u64,
-) -> Result<(Arc<chain::FilePool>, ChainWriter), WalError> {
-    chain.resume(next_sequence)
-}
-
-#[cfg(test)]
+#[cfg_attr(not(test), expect(unused_variables, reason = "only a test goes on in place"))]
 fn resume(
     chain: RecoveredChain,
     next_sequence: u64,
     end: u64,
 ) -> Result<(Arc<chain::FilePool>, ChainWriter), WalError> {
-    match holds(Rule::FreshFile) {
-        true => chain.resume(next_sequence),
-        false => chain.resume_in_place(next_sequence, end),
+    #[cfg(test)]
+    if !holds(Rule::FreshFile) {
+        return chain.resume_in_place(next_sequence, end);
     }
+    chain.resume(next_sequence)
 }
 
 fn describe(

@@ -21,8 +21,11 @@ use crate::{
     checkpoint::Checkpoint,
     checksum::crc32c,
     env::{FileSystem, mem::MemFileSystem},
+    file_cache::FileCache,
     recovery::{OWNER, scan},
-    shard::lock,
+    segment::{Segments, SegmentsConfig},
+    shard::{lock, partition_dir},
+    snapshot,
 };
 
 pub(super) const PARTITIONS: usize = 3;
@@ -249,6 +252,9 @@ impl World {
     /// Recovers, itself crashed now and then; `false` when the directory is refused, which only a
     /// flipped bit excuses.
     fn recover(&mut self, is_last: bool) -> Result<bool, Stop> {
+        if self.flips == Flips::None {
+            self.check_checkpoint()?;
+        }
         let newest_file = self.wal_files().iter().map(|file| file.number).max().unwrap_or(0);
         for attempt in 0.. {
             let crash = !is_last && attempt < 4 && self.random.percent(30);
@@ -269,10 +275,37 @@ impl World {
                 Ok(_) | Err(_) => {
                     trace!(self, "recovery crashed");
                     self.power_or_kill(65);
+                    if self.flips == Flips::None {
+                        self.check_checkpoint()?;
+                    }
                 }
             }
         }
         unreachable!("the loop only returns")
+    }
+
+    /// Whatever the checkpoint on disk counts on is on disk, at every crash.
+    fn check_checkpoint(&self) -> Result<(), Stop> {
+        let fs: Arc<dyn FileSystem> = Arc::new(self.mem.fork());
+        let dir = self.config.dir.join("wal");
+        let Ok(Some(checkpoint)) = Checkpoint::read(&fs, &dir) else { return Ok(()) };
+        let files = FileCache::new(Arc::clone(&fs), 16);
+        let config = SegmentsConfig { segment_bytes: 2048, index_interval_bytes: 256 };
+        for (id, entry) in checkpoint.partitions.iter().filter(|(_, entry)| !entry.is_removed) {
+            let dir = partition_dir(&self.config, *id);
+            let start = entry.log_start.min(entry.recovery_point);
+            let opened = Segments::open(&files, &dir, entry.recovery_point, start, config);
+            let (_, report) = opened.map_err(|e| Stop::Violation(format!("{id}: {e}")))?;
+            if !report.damaged.is_empty() {
+                return violation(format!("the checkpoint counts on {id} {:?}", report.damaged));
+            }
+            for name in &entry.snapshots {
+                if !matches!(snapshot::read(&*fs, &dir, *name), Ok(Some(_))) {
+                    return violation(format!("the checkpoint counts on {id} {name:?}"));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn wal_files(&self) -> Vec<FileHeader> {

@@ -7,7 +7,7 @@ use crate::rules::{Rule, without};
 const SEEDS: u64 = 4000;
 
 /// Rules that some history needs, and the kind of history.
-const NEEDED: [(Rule, Flips); 26] = [
+const NEEDED: [(Rule, Flips); 28] = [
     (Rule::SuccessorSeals, Flips::None),
     (Rule::ResetFrame, Flips::None),
     (Rule::CheckpointSynced, Flips::None),
@@ -34,6 +34,8 @@ const NEEDED: [(Rule, Flips); 26] = [
     (Rule::LinkClears, Flips::Wal),
     (Rule::RecoveryReadsTheDisk, Flips::None),
     (Rule::RecoveryCheckpoints, Flips::None),
+    (Rule::SegmentsSynced, Flips::None),
+    (Rule::EndBelowStartIsDamage, Flips::Wal),
 ];
 
 #[test]
