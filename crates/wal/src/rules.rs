@@ -58,6 +58,8 @@ pub(crate) enum Rule {
     EndBelowStartIsDamage,
     /// 19: what recovery believes it has read from the disk.
     RecoveryReadsTheDisk,
+    /// 20: recovery syncs the directory before it acts on the checkpoint.
+    CheckpointSyncedAgain,
     /// 20: recovery writes its own checkpoint before it changes or reports anything.
     RecoveryCheckpoints,
     /// Spilled bytes are synced before the checkpoint that counts on them.

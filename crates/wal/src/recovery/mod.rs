@@ -3,7 +3,7 @@
 //! The order is what makes it safe: read what the disk holds, judge it, write a checkpoint that
 //! covers everything kept, and only then change files, go on in a fresh WAL file, and report.
 
-mod replay;
+pub(crate) mod replay;
 pub(crate) mod scan;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
@@ -109,6 +109,11 @@ fn read_directory(
     dir: &Path,
 ) -> Result<(Checkpoint, RecoveredChain), WalError> {
     let found = Checkpoint::read(fs, dir)?;
+    // Its name may be in memory only, and a power loss would bring back the one before: nothing
+    // may be cut or unlinked by what this one says until it is there to stay.
+    if holds(Rule::CheckpointSyncedAgain) {
+        fs.sync_dir(dir).map_err(|error| Fatal::new("cannot sync", dir, error))?;
+    }
     let chain_config = ChainConfig {
         dir: dir.to_owned(),
         owner: OWNER,

@@ -16,10 +16,10 @@ use crate::{
 
 /// The partitions while frames are played into them.
 #[derive(Debug, Default)]
-pub(super) struct Replay {
-    pub(super) partitions: BTreeMap<TopicIdPartition, LogState>,
+pub(crate) struct Replay {
+    pub(crate) partitions: BTreeMap<TopicIdPartition, LogState>,
     /// Removed partitions, with the last sequence of the removed log.
-    pub(super) tombstones: BTreeMap<TopicIdPartition, u64>,
+    pub(crate) tombstones: BTreeMap<TopicIdPartition, u64>,
     /// Sequences below are in every partition's checkpoint entry.
     oldest_needed: u64,
     /// Lost sequences that a partition's next frame has not been seen to reach across.
@@ -31,7 +31,7 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    pub(super) fn new(checkpoint: &Checkpoint) -> Replay {
+    pub(crate) fn new(checkpoint: &Checkpoint) -> Replay {
         let mut replay = Replay {
             oldest_needed: checkpoint.oldest_needed,
             had_lost: checkpoint.has_lost,
@@ -48,7 +48,7 @@ impl Replay {
     }
 
     /// Plays everything that was kept, then judges what no frame could clear.
-    pub(super) fn play(&mut self, kept: Vec<Item>) {
+    pub(crate) fn play(&mut self, kept: Vec<Item>) {
         for item in kept {
             match item {
                 Item::Lost { from, to } => self.lose(from, to),
@@ -67,7 +67,7 @@ impl Replay {
     }
 
     /// Whether frames were lost that may have been of partitions nobody knows of.
-    pub(super) fn has_lost(&self) -> bool {
+    pub(crate) fn has_lost(&self) -> bool {
         self.lost.is_some() || self.had_lost
     }
 

@@ -14,7 +14,7 @@ use crate::{
 
 /// What lies in the WAL, in order of sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Item {
+pub(crate) enum Item {
     /// A whole frame. The batch is there if the caller wanted it.
     Whole(FrameHeader, Option<Entry>),
     /// A frame whose payload is damaged; its header can be believed.
@@ -25,40 +25,40 @@ pub(super) enum Item {
 
 /// Where an item starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Index of the file in the chain.
-    pub(super) file: usize,
-    pub(super) position: u64,
+    pub(crate) file: usize,
+    pub(crate) position: u64,
 }
 
 /// Everything found, before anything is judged.
 #[derive(Debug)]
-pub(super) struct Scan {
-    pub(super) items: Vec<(Item, Place)>,
+pub(crate) struct Scan {
+    pub(crate) items: Vec<(Item, Place)>,
     /// Highest `durable_through` of any valid frame.
-    pub(super) durable_through: u64,
+    pub(crate) durable_through: u64,
     /// The sequence behind the last item.
-    pub(super) next_sequence: u64,
+    pub(crate) next_sequence: u64,
 }
 
 /// What is left after judging.
 #[derive(Debug)]
-pub(super) struct Judged {
+pub(crate) struct Judged {
     /// What stays, in order.
-    pub(super) kept: Vec<Item>,
+    pub(crate) kept: Vec<Item>,
     /// The sequence that the next frame gets.
-    pub(super) next_sequence: u64,
+    pub(crate) next_sequence: u64,
     /// Position behind the last group that stays, in its file.
-    pub(super) end: u64,
+    pub(crate) end: u64,
     /// Headers that can still be read of what is cut, and where the cut is.
-    pub(super) cut: Option<(Vec<FrameHeader>, Place, u64)>,
+    pub(crate) cut: Option<(Vec<FrameHeader>, Place, u64)>,
 }
 
 /// Reads all files of the chain. `wants` says whether a frame's batch will be needed.
 ///
 /// # Errors
 /// When a file cannot be read.
-pub(super) fn scan(
+pub(crate) fn scan(
     files: &[std::sync::Arc<ChainFile>],
     wants: impl Fn(&FrameHeader) -> bool,
 ) -> Result<Scan, WalError> {
@@ -80,7 +80,7 @@ pub(super) fn scan(
 /// Splits what was found into what stays and what is cut. `vouched` is the highest sequence that
 /// the checkpoint says was durable: a bad frame up to there (or up to what a valid frame says) is
 /// damage; the first one above is a torn tail, and nothing behind it is believed.
-pub(super) fn judge(mut scan: Scan, vouched: u64) -> Judged {
+pub(crate) fn judge(mut scan: Scan, vouched: u64) -> Judged {
     let vouched = if holds(Rule::CheckpointVouches) { vouched } else { 0 };
     let mut durable = scan.durable_through.max(vouched);
     if !holds(Rule::DamageIsNotTorn) {

@@ -517,7 +517,7 @@ impl World {
     }
 
     fn step_writer(&mut self) -> Result<(), Stop> {
-        self.node().steppers.writer.step()?;
+        let stepped = self.node().steppers.writer.step();
         // Whoever was told counts on it, and on everything the log calls durable.
         let durable = self.node().wal.shard().durable_sequence();
         let mut floor = durable;
@@ -534,6 +534,7 @@ impl World {
         }
         trace!(self, "writer: durable {durable} told {floor}");
         self.floor = self.floor.max(floor);
+        stepped?;
         Ok(())
     }
 

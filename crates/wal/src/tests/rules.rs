@@ -1,7 +1,21 @@
 //! Each rule is there for a reason: switched off, some history breaks what the log promises.
 
-use super::history::{Flips, run};
-use crate::rules::{Rule, without};
+use std::sync::Arc;
+
+use tidelog_types::Offset;
+
+use super::{
+    history::{Flips, run},
+    support::*,
+};
+use crate::{
+    checkpoint::{Checkpoint, PartitionEntry},
+    env::{FileSystem, mem::MemFileSystem},
+    frame::{FrameHeader, FrameKind},
+    recovery::{replay::Replay, scan::Item},
+    rules::{Rule, without},
+    writer::idle_frame,
+};
 
 /// Histories tried before a rule counts as not needed.
 const SEEDS: u64 = 4000;
@@ -35,13 +49,11 @@ const NEEDED: [(Rule, Flips); 28] = [
     (Rule::RecoveryReadsTheDisk, Flips::None),
     (Rule::RecoveryCheckpoints, Flips::None),
     (Rule::SegmentsSynced, Flips::None),
-    (Rule::EndBelowStartIsDamage, Flips::Wal),
+    (Rule::CheckpointSyncedAgain, Flips::None),
 ];
 
 #[test]
 fn every_rule_switched_off_breaks_a_history() {
-    let quiet = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
     let only = std::env::var("TIDELOG_RULE").ok();
     let mut unneeded = Vec::new();
     for (rule, flips) in NEEDED {
@@ -53,8 +65,79 @@ fn every_rule_switched_off_breaks_a_history() {
             None => unneeded.push(rule),
         }
     }
-    std::panic::set_hook(quiet);
     assert_eq!(unneeded, [], "no history needs these rules");
+}
+
+/// Rules that guard against what no random history meets, each with the smallest case that does.
+const DEFENCES: [(Rule, fn() -> bool); 2] = [
+    (Rule::EpochChecked, an_imitated_frame_is_not_believed),
+    (Rule::EndBelowStartIsDamage, what_the_checkpoint_proves_is_named_when_it_is_gone),
+];
+
+#[test]
+fn every_defence_switched_off_lets_its_case_through() {
+    for (rule, holds_up) in DEFENCES {
+        assert!(holds_up(), "{rule:?} does not do what it is for");
+        assert!(!without(Some(rule), holds_up), "{rule:?} is not what holds here");
+    }
+}
+
+/// A producer sends a batch that contains a frame; then the header of the batch's own frame rots.
+fn an_imitated_frame_is_not_believed() -> bool {
+    let mem = MemFileSystem::new();
+    let fs: Arc<dyn FileSystem> = Arc::new(mem.clone());
+    let mut node = Node::open(&fs, small_config()).unwrap();
+    let (log, _) = node.log(0);
+    let sequence = node.wal.shard().queue().next_sequence;
+    // 96 bytes of frame header and 61 of batch header lie before the records: 35 more, and the
+    // next byte is where a frame could start.
+    let mut records = vec![0; 35];
+    let forged = batch(Offset(0), 4, 64, 99);
+    let header = FrameHeader {
+        base_offset: Offset(0),
+        last_offset: Offset(3),
+        id: id(0),
+        kind: FrameKind::Append,
+        payload_bytes: forged.len() as u32,
+        ..idle_frame(0x0bad_cafe, sequence + 1, 0)
+    };
+    records.extend_from_slice(&header.encode(&[&forged.header, &forged.records]));
+    records.extend_from_slice(&forged.header);
+    records.extend_from_slice(&forged.records);
+    let entry = with_records(Offset(0), 1, records);
+    let mut reservation = node.wal.try_reserve(entry.len() as u64).unwrap().unwrap();
+    log.append(EPOCH, vec![entry], &mut reservation).unwrap();
+    node.write().unwrap();
+    node.append(&log, 1, 64, 1);
+    node.write().unwrap();
+    drop((node, log, reservation));
+    mem.crash(1);
+    // The first group of the first file is recovery's idle frame, the second one is this batch's.
+    mem.flip("/data/wal/00000000000000000000.wal", 2 * 4096 + 20, 0).unwrap();
+    let node = Node::open(&fs, small_config()).unwrap();
+    let found = node.recovered.partitions.first();
+    node.recovered.cut.is_none()
+        && found.is_some_and(|found| found.suspect && found.log_end_offset == Offset(2))
+}
+
+/// The newest frames of a partition are gone, and with them the records below its log start.
+fn what_the_checkpoint_proves_is_named_when_it_is_gone() -> bool {
+    let entry = PartitionEntry {
+        recovery_point: Offset(8),
+        log_start: Offset(10),
+        high_watermark: Offset(12),
+        ..PartitionEntry::default()
+    };
+    let checkpoint = Checkpoint {
+        durable_sequence: 5,
+        oldest_needed: 3,
+        has_lost: false,
+        partitions: vec![(id(0), entry)],
+    };
+    let mut replay = Replay::new(&checkpoint);
+    replay.play(vec![Item::Lost { from: 3, to: 5 }]);
+    let state = &replay.partitions[&id(0)];
+    state.is_suspect && state.log_end == Offset(12) && state.damaged == [Offset(8)..Offset(12)]
 }
 
 /// What a history without the rule breaks; a failed assertion of ours counts as well.

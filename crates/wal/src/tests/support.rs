@@ -45,6 +45,12 @@ pub(super) fn batch(base: Offset, records: i32, bytes: usize, tag: u64) -> Entry
     for (place, byte) in payload.iter_mut().enumerate() {
         *byte = (tag.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (8 * (place % 8))) as u8;
     }
+    with_records(base, records, payload)
+}
+
+/// A valid batch with these bytes for records.
+pub(super) fn with_records(base: Offset, records: i32, payload: Vec<u8>) -> Entry {
+    let tag = payload.first().map_or(0, |byte| i64::from(*byte));
     let mut header = BatchHeader {
         base_offset: base,
         length: (BATCH_HEADER_LEN - 12 + payload.len()) as i32,
@@ -53,8 +59,8 @@ pub(super) fn batch(base: Offset, records: i32, bytes: usize, tag: u64) -> Entry
         crc: 0,
         attributes: 0,
         last_offset_delta: records - 1,
-        base_timestamp: tag as i64,
-        max_timestamp: tag as i64,
+        base_timestamp: tag,
+        max_timestamp: tag,
         producer_id: ProducerId::NONE,
         producer_epoch: ProducerEpoch::NONE,
         base_sequence: -1,
