@@ -181,7 +181,6 @@ impl Writer {
     fn stage(&mut self, frames: usize) {
         self.staging.clear();
         let (epoch, durable_through) = (self.chain.epoch(), self.shard.durable_sequence());
-        let mut expected = self.written + 1;
         for (index, queued) in self.pending.iter().take(frames).enumerate() {
             let header = FrameHeader {
                 epoch,
@@ -189,8 +188,8 @@ impl Writer {
                 is_group_end: index + 1 == frames,
                 ..queued.header
             };
+            let expected = self.written + 1 + index as u64;
             assert!(header.sequence == expected, "sequences have no gaps");
-            expected += 1;
             self.staging.add(index, &header, queued);
         }
         self.staging.finish();

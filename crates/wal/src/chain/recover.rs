@@ -89,9 +89,8 @@ impl RecoveredChain {
     }
 }
 
-#[cfg(test)]
 impl RecoveredChain {
-    /// What a recovery without rule 16 would do: go on where the last kept group ends, in the
+    /// Only for the test that shows why it is wrong: what a recovery without rule 16 would do: go on where the last kept group ends, in the
     /// same file and with its epoch.
     pub(crate) fn resume_in_place(
         self,

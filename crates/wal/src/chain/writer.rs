@@ -21,7 +21,7 @@ impl ChainWriter {
         ChainWriter { pool, current: None, position: 0, is_dirty: false }
     }
 
-    #[cfg(test)]
+    /// Only for [`super::RecoveredChain::resume_in_place`].
     pub(super) fn go_on(&mut self, file: Arc<ChainFile>, position: u64) {
         self.current = Some(file);
         self.position = position;

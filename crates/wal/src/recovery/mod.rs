@@ -437,13 +437,11 @@ fn go_on(
     Ok((pool, writer, next_sequence))
 }
 
-#[cfg_attr(not(test), expect(unused_variables, reason = "only a test goes on in place"))]
 fn resume(
     chain: RecoveredChain,
     next_sequence: u64,
     end: u64,
 ) -> Result<(Arc<chain::FilePool>, ChainWriter), WalError> {
-    #[cfg(test)]
     if !holds(Rule::FreshFile) {
         return chain.resume_in_place(next_sequence, end);
     }

@@ -203,7 +203,7 @@ pub(super) fn run(seed: u64, flips: Flips) -> Result<(), String> {
 macro_rules! trace {
     ($world:expr, $($text:tt)*) => {
         if $world.trace {
-            println!($($text)*);
+            eprintln!($($text)*);
         }
     };
 }
