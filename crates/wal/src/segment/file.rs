@@ -3,14 +3,14 @@
 use std::{
     io::{self, IoSlice},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use tidelog_types::Offset;
 
 use super::batches::{Stop, walk};
 use crate::{
-    env::{File, Open, read_exact_at, write_all_at},
+    env::{Caching, File, Open, read_exact_at, write_all_at},
     file_cache::{FileCache, FileId},
     index::{ENTRY_BYTES, Interval, entries_in, entry_position, file_header, is_foreign},
 };
@@ -19,6 +19,9 @@ use crate::{
 const LOG: &str = "log";
 /// Ours alone, so that no tool takes the file for an index of Kafka's.
 const INDEX: &str = "seek";
+
+/// Entries of an index read with one call.
+const ENTRIES_AT_ONCE: u64 = 256;
 
 /// One segment. The writer and the readers share it.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(crate) struct Segment {
     interval_bytes: u32,
     /// `None` until somebody asks, in a segment that was closed before this process started.
     extent: Mutex<Option<Extent>>,
+    /// The file's length, where that is all that anybody asked.
+    closed_bytes: OnceLock<u64>,
 }
 
 /// How far a segment goes.
@@ -99,6 +104,7 @@ impl Segment {
             index_id: files.new_id(),
             interval_bytes,
             extent: Mutex::new(extent),
+            closed_bytes: OnceLock::new(),
         }
     }
 
@@ -119,6 +125,18 @@ impl Segment {
         };
         *extent = Some(found);
         Ok(found)
+    }
+
+    /// Bytes of its batches. Looks at no more than the file's length.
+    pub(crate) fn bytes(&self, files: &FileCache) -> io::Result<u64> {
+        if let Some(extent) = *self.lock() {
+            return Ok(extent.bytes());
+        }
+        if let Some(bytes) = self.closed_bytes.get() {
+            return Ok(*bytes);
+        }
+        let bytes = files.fs().open(&self.log, Open::Read, Caching::Buffered)?.len()?;
+        Ok(*self.closed_bytes.get_or_init(|| bytes))
     }
 
     /// What the writer knows it to be; only for the segment that is written to.
@@ -221,20 +239,23 @@ impl Segment {
         let Some(first) = first else { return Ok(Some(Vec::new())) };
         let mut intervals = vec![first];
         let mut enough = max_bytes;
-        for ordinal in ordinal + 1..=extent.entries {
-            if enough == 0 {
-                break;
+        let mut ordinal = ordinal + 1;
+        while enough > 0 && ordinal <= extent.entries {
+            // No more entries than it takes if each is as small as they are.
+            let wanted = enough.div_ceil(u64::from(self.interval_bytes.max(1)));
+            let Some(some) = self.entries(files, extent, ordinal, wanted)? else { return Ok(None) };
+            ordinal += some.len() as u64;
+            for next in some.into_iter().filter(|next| next.bytes > 0) {
+                let last = intervals[intervals.len() - 1];
+                if next.base != last.next || next.position != last.end_position() {
+                    return Ok(None);
+                }
+                enough = enough.saturating_sub(next.bytes);
+                intervals.push(next);
+                if enough == 0 {
+                    break;
+                }
             }
-            let Some(next) = self.interval(files, extent, ordinal)? else { return Ok(None) };
-            let last = intervals[intervals.len() - 1];
-            if next.base != last.next || next.position != last.end_position() {
-                return Ok(None);
-            }
-            if next.bytes == 0 {
-                break;
-            }
-            enough = enough.saturating_sub(next.bytes);
-            intervals.push(next);
         }
         Ok((first.base <= from).then_some(intervals))
     }
@@ -263,16 +284,28 @@ impl Segment {
         Ok(Some((high, found)))
     }
 
-    fn interval(
+    /// At least one and at most `wanted` entries, what is behind the last one included; `None` if
+    /// one of them is damaged.
+    fn entries(
         &self,
         files: &FileCache,
         extent: Extent,
         ordinal: u64,
-    ) -> io::Result<Option<Interval>> {
-        if ordinal == extent.entries {
-            return Ok(Some(extent.open));
+        wanted: u64,
+    ) -> io::Result<Option<Vec<Interval>>> {
+        let count = wanted.min(ENTRIES_AT_ONCE).min(extent.entries - ordinal);
+        if count == 0 {
+            return Ok(Some(vec![extent.open]));
         }
-        self.entry(files, ordinal)
+        let mut bytes = vec![0; count as usize * ENTRY_BYTES];
+        let file = files.read(self.index_id, &self.index)?;
+        match read_exact_at(&*file, &mut bytes, entry_position(ordinal)) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            read => read?,
+        }
+        let (entries, _) = bytes.as_chunks();
+        let decoded = (ordinal..).zip(entries);
+        Ok(decoded.map(|(ordinal, entry)| Interval::decode(entry, self.base, ordinal)).collect())
     }
 
     /// One entry; `None` for a damaged one.

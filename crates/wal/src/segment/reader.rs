@@ -158,11 +158,9 @@ impl SegmentReader {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let view = self.view();
-        let each = self.segments_below(&view, self.end_offset()).map(|(segment, end)| {
-            // A file that cannot be looked at counts for nothing; reading it says why.
-            segment.extent(&self.files, end).map_or(0, |extent| extent.bytes())
-        });
-        each.sum()
+        // A file that cannot be looked at counts for nothing; reading it says why.
+        let bytes = |segment: &Arc<Segment>| segment.bytes(&self.files).unwrap_or(0);
+        view.segments.iter().map(bytes).sum()
     }
 
     pub(crate) fn set_end(&self, end: Offset) {

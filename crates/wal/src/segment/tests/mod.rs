@@ -4,6 +4,7 @@
 
 mod crash;
 mod damage;
+mod reads;
 
 use std::{
     path::{Path, PathBuf},
