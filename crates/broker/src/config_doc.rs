@@ -9,16 +9,18 @@ use tidelog_types::{
 
 use crate::{config::NodeSettings, topic_config::broker_synonym};
 
+/// The heading of both tables.
+const COLUMNS: &str = "| key | default | accepts | what it does |\n|---|---|---|---|\n";
+
 /// A node's settings and a topic's, as Markdown tables.
 #[must_use]
 pub fn tables() -> String {
-    let mut text = String::from(
-        "## A node's settings\n\n| key | default | accepts | what it does |\n|---|---|---|---|\n",
-    );
+    let mut text = format!("## A node's settings\n\n{COLUMNS}");
     for property in NodeSettings::properties() {
         row(&mut text, property, property.doc);
     }
-    text.push_str("\n## A topic's settings\n\n| key | default | accepts | what it does |\n|---|---|---|---|\n");
+    text.push_str("\n## A topic's settings\n\n");
+    text.push_str(COLUMNS);
     for property in TopicSettings::PROPERTIES {
         let support = TopicSettings::support(property.key).expect("every setting has a support");
         let note = match (support, broker_synonym(property.key)) {

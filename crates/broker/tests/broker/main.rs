@@ -6,5 +6,6 @@ mod offsets;
 mod produce;
 mod records;
 mod restart;
+mod storage;
 mod topics;
 mod versions;
