@@ -50,7 +50,7 @@ impl ColdReader {
     /// Does one job.
     pub(crate) fn step(&mut self) -> Result<Step, Fatal> {
         let is_closing = self.shard.queue().is_closing;
-        let Some(job) = self.shard.next_cold() else {
+        let Some(job) = self.shard.next_cold(is_closing) else {
             return Ok(if is_closing { Step::Done } else { Step::Idle });
         };
         match job {

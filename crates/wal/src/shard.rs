@@ -39,7 +39,7 @@ pub(crate) struct Shard {
     pub(crate) pool: Arc<FilePool>,
     queue: Mutex<Queue>,
     logs: Mutex<BTreeMap<TopicIdPartition, Arc<LogInner>>>,
-    cold: Mutex<VecDeque<ColdJob>>,
+    cold: Mutex<ColdQueue>,
     /// Everything up to here is on disk.
     durable_sequence: AtomicU64,
     /// Whether a page-cache shard should sync before the next spill.
@@ -55,6 +55,14 @@ pub(crate) struct Shard {
     pub(crate) close_error: Mutex<Option<WalError>>,
     pub(crate) is_writer_done: AtomicBool,
     pub(crate) bells: Bells,
+}
+
+/// What waits for the reader thread.
+#[derive(Debug, Default)]
+struct ColdQueue {
+    jobs: VecDeque<ColdJob>,
+    /// The reader is gone.
+    is_closed: bool,
 }
 
 /// Somebody who waits until a log start offset is durable.
@@ -192,17 +200,20 @@ impl Shard {
     /// Queues a job for the reader thread; gives it back when too many wait.
     pub(crate) fn queue_cold(&self, job: ColdJob) -> Result<(), ColdJob> {
         let mut cold = lock(&self.cold);
-        if cold.len() >= COLD_JOBS_MAX {
+        if cold.is_closed || cold.jobs.len() >= COLD_JOBS_MAX {
             return Err(job);
         }
-        cold.push_back(job);
+        cold.jobs.push_back(job);
         drop(cold);
         self.bells.reader.ring();
         Ok(())
     }
 
-    pub(crate) fn next_cold(&self) -> Option<ColdJob> {
-        lock(&self.cold).pop_front()
+    /// The next job. Once the log is closing and none is left, none is taken any more.
+    pub(crate) fn next_cold(&self, is_closing: bool) -> Option<ColdJob> {
+        let mut cold = lock(&self.cold);
+        cold.is_closed = is_closing && cold.jobs.is_empty();
+        cold.jobs.pop_front()
     }
 
     /// Has `done` called when the log start offset is durable.
@@ -224,6 +235,10 @@ impl Shard {
                 wait.log.is_removed() || wait.log.state().entry.log_start >= wait.to
             })
             .collect()
+    }
+
+    pub(crate) fn has_log_start_waits(&self) -> bool {
+        !lock(&self.log_start_waits).is_empty()
     }
 
     pub(crate) fn want_checkpoint(&self) {

@@ -16,6 +16,7 @@ use tidelog_types::{Entry, Offset, TopicIdPartition};
 
 use crate::{
     checkpoint::{Checkpoint, PartitionEntry, SnapshotName},
+    config::Durability,
     error::{Fatal, WalError},
     file_cache::FileCache,
     log::Snapshot,
@@ -175,7 +176,11 @@ impl Spill {
 
     fn write(&mut self) -> Result<(), WalError> {
         let started = Instant::now();
-        self.shard.sync_wanted.store(true, Ordering::Release);
+        if self.shard.config.durability == Durability::PageCache {
+            // What is not synced cannot be spilled: the next pass finds more.
+            self.shard.sync_wanted.store(true, Ordering::Release);
+            self.shard.bells.writer.ring();
+        }
         let sequence = self.shard.durable_sequence();
         let mut pass = Pass { sequence, parts: BTreeMap::new(), started };
         for log in self.shard.all_logs() {
@@ -330,8 +335,13 @@ impl Spill {
             state.on_cut_ready(cut.sequence);
         }
         let is_fresh = state.is_exact() || !holds(Rule::EntryCarriedOver);
-        let fresh = is_fresh.then(|| state.make_entry());
+        let mut fresh = is_fresh.then(|| state.make_entry());
         drop(state);
+        if let Some((entry, _)) = &mut fresh
+            && self.shard.config.durability == Durability::PageCache
+        {
+            state_only_what_is_synced(entry);
+        }
         Made { log, fresh, cut, is_removed }
     }
 
@@ -454,6 +464,11 @@ impl Spill {
         let metrics = &self.shard.metrics;
         metrics.wal_segments.set(self.shard.pool.live_files().len() as i64);
         metrics.spill_duration.observe(started.elapsed().as_secs_f64());
+        if self.shard.has_log_start_waits() && self.shard.config.durability == Durability::PageCache
+        {
+            // Synced by now, or after the next group; the next checkpoint may say so.
+            self.shard.checkpoint_wanted.store(true, Ordering::Release);
+        }
         if self.shard.is_writer_done.load(Ordering::Acquire) {
             let is_clean = |log: &Arc<LogInner>| log.state().oldest_needed.is_none();
             self.is_flushed = self.shard.all_logs().iter().all(is_clean);
@@ -475,6 +490,12 @@ impl Spill {
             self.shard.budget.release(0, bytes);
         }
     }
+}
+
+/// Without syncs, what was told may be gone after a power loss, and that is not damage.
+fn state_only_what_is_synced(entry: &mut PartitionEntry) {
+    entry.high_watermark = entry.high_watermark.min(entry.recovery_point);
+    entry.log_start = entry.log_start.min(entry.recovery_point);
 }
 
 /// The oldest sequence that any partition needs, and all entries in order of id.

@@ -11,15 +11,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use bytes::Bytes;
 use tidelog_types::{Entry, Offset, TopicIdPartition};
 
-use super::support::*;
+use super::{model::*, support::*};
 use crate::{
-    Log, LogSettings, ReadError, ReadOutcome, Snapshot, StorageError, WalConfig, WalError,
+    Durability, Log, LogSettings, ReadError, ReadOutcome, Snapshot, StorageError, WalConfig,
+    WalError,
     chain::{ChainConfig, ChainFile, FileHeader},
     checkpoint::Checkpoint,
-    checksum::crc32c,
     env::{FileSystem, mem::MemFileSystem},
     file_cache::FileCache,
     recovery::{OWNER, scan},
@@ -27,124 +26,6 @@ use crate::{
     shard::{lock, partition_dir},
     snapshot,
 };
-
-pub(super) const PARTITIONS: usize = 3;
-
-/// A small generator: a history is its seed.
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Random {
-        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-        for _ in 0..4 {
-            random.next();
-        }
-        random
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16
-    }
-
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-
-    pub(super) fn percent(&mut self, chance: u64) -> bool {
-        self.below(100) < chance
-    }
-}
-
-/// What a history may do besides crashing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flips {
-    None,
-    /// Bits of WAL frames that something vouches for.
-    Wal,
-    /// Bits of segments, indexes and snapshots.
-    Segments,
-}
-
-#[derive(Debug, Clone)]
-enum Operation {
-    Append { sequence: u64, entry: Entry },
-    Truncate { sequence: u64, to: Offset },
-    Reset { sequence: u64, start: Offset },
-    HighWatermark(Offset),
-}
-
-/// What was asked of one partition.
-#[derive(Debug, Default)]
-struct Model {
-    operations: Vec<Operation>,
-    exists: bool,
-    /// Log start offsets that somebody was told are durable.
-    log_start_told: Arc<Mutex<Offset>>,
-}
-
-/// What a partition must be.
-#[derive(Debug, Default)]
-struct Expected {
-    batches: Vec<Entry>,
-    end: Offset,
-    high_watermark: Offset,
-}
-
-impl Model {
-    fn expected(&self) -> Expected {
-        let mut expected = Expected::default();
-        for operation in &self.operations {
-            match operation {
-                Operation::Append { entry, .. } => {
-                    expected.end = entry.facts().next_offset();
-                    expected.batches.push(entry.clone());
-                }
-                Operation::Truncate { to, .. } => {
-                    expected.batches.retain(|batch| batch.facts().base_offset < *to);
-                    expected.end = *to;
-                    expected.high_watermark = expected.high_watermark.min(*to);
-                }
-                Operation::Reset { start, .. } => {
-                    expected.batches.clear();
-                    expected.end = *start;
-                    expected.high_watermark = *start;
-                }
-                Operation::HighWatermark(offset) => {
-                    expected.high_watermark = expected.high_watermark.max(*offset);
-                }
-            }
-        }
-        expected
-    }
-
-    fn forget_above(&mut self, kept: u64) {
-        self.operations.retain(|operation| match operation {
-            Operation::Append { sequence, .. }
-            | Operation::Truncate { sequence, .. }
-            | Operation::Reset { sequence, .. } => *sequence <= kept,
-            Operation::HighWatermark(_) => true,
-        });
-    }
-
-    fn has_frame_between(&self, above: u64, through: u64) -> bool {
-        self.operations.iter().any(|operation| match operation {
-            Operation::Append { sequence, .. }
-            | Operation::Truncate { sequence, .. }
-            | Operation::Reset { sequence, .. } => *sequence > above && *sequence <= through,
-            Operation::HighWatermark(_) => false,
-        })
-    }
-}
-
-/// Stands for the producers of a partition: depends on every batch below the tag.
-fn state_of(batches: &[Entry], tag: Offset) -> Bytes {
-    let below = batches.iter().filter(|batch| batch.facts().base_offset < tag);
-    let parts: Vec<&[u8]> = below.map(|batch| &batch.header[..]).collect();
-    Bytes::copy_from_slice(&crc32c(&[&parts.concat()]).to_le_bytes())
-}
 
 /// A violation of what the log promises, or the expected end of a life.
 enum Stop {
@@ -179,23 +60,23 @@ struct World {
     /// Everything up to here was told to somebody.
     floor: u64,
     next_tag: u64,
-    flips: Flips,
+    trouble: Trouble,
     flipped: u32,
     lost_headers: Vec<LostHeader>,
     trace: bool,
 }
 
 /// Runs one history; an error is what was violated.
-pub(super) fn run(seed: u64, flips: Flips) -> Result<(), String> {
+pub(super) fn run(seed: u64, trouble: Trouble) -> Result<(), String> {
     let (steps, lives) = [(14, 2), (25, 2), (60, 3), (120, 4), (250, 5)][seed as usize % 5];
-    let history = || World::new(seed, flips).live(steps, lives);
+    let history = || World::new(seed, trouble).live(steps, lives);
     match catch_unwind(AssertUnwindSafe(history)) {
         Ok(Ok(()) | Err(Stop::Died)) => Ok(()),
-        Ok(Err(Stop::Violation(what))) => Err(format!("seed {seed} {flips:?}: {what}")),
+        Ok(Err(Stop::Violation(what))) => Err(format!("seed {seed} {trouble:?}: {what}")),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Err(format!("seed {seed} {flips:?}: panicked: {}", text.unwrap_or_default()))
+            Err(format!("seed {seed} {trouble:?}: panicked: {}", text.unwrap_or_default()))
         }
     }
 }
@@ -209,20 +90,26 @@ macro_rules! trace {
 }
 
 impl World {
-    fn new(seed: u64, flips: Flips) -> World {
+    fn new(seed: u64, trouble: Trouble) -> World {
         let mem = MemFileSystem::new();
         let models = (0..PARTITIONS).map(|_| Model { exists: true, ..Model::default() }).collect();
         World {
             fs: Arc::new(mem.clone()),
             mem,
-            config: small_config(),
+            config: WalConfig {
+                durability: match trouble {
+                    Trouble::PageCache => Durability::PageCache,
+                    _ => Durability::Synced,
+                },
+                ..small_config()
+            },
             random: Random::new(seed),
             node: None,
             logs: BTreeMap::new(),
             models,
             floor: 0,
             next_tag: 1,
-            flips,
+            trouble,
             flipped: 0,
             lost_headers: Vec::new(),
             trace: std::env::var("TIDELOG_TRACE").is_ok(),
@@ -239,9 +126,14 @@ impl World {
             if is_last {
                 return Ok(());
             }
-            if !self.random.percent(15) {
-                self.act(steps)?;
+            let lives_on = self.random.percent(15) || self.act(steps)?;
+            if lives_on && self.trouble == Trouble::DiskFull && !self.mem.is_off() {
+                match self.check_relief() {
+                    Ok(()) | Err(Stop::Died) => {}
+                    Err(violation) => return Err(violation),
+                }
             }
+            self.relieve();
             self.end_life();
         }
         Ok(())
@@ -252,7 +144,7 @@ impl World {
     /// Recovers, itself crashed now and then; `false` when the directory is refused, which only a
     /// flipped bit excuses.
     fn recover(&mut self, is_last: bool) -> Result<bool, Stop> {
-        if self.flips == Flips::None {
+        if self.trouble == Trouble::None {
             self.check_checkpoint()?;
         }
         let newest_file = self.wal_files().iter().map(|file| file.number).max().unwrap_or(0);
@@ -272,10 +164,17 @@ impl World {
                     return violation(format!("{}: {what}", path.display()));
                 }
                 Err(WalError::Corrupt { .. }) => return Ok(false),
+                Err(WalError::DiskFull { .. } | WalError::TooManyOpenFiles { .. })
+                    if !self.mem.is_off() =>
+                {
+                    // Nothing is running; the operator makes room and starts it again.
+                    self.relieve();
+                    self.mem.kill();
+                }
                 Ok(_) | Err(_) => {
                     trace!(self, "recovery crashed");
                     self.power_or_kill(65);
-                    if self.flips == Flips::None {
+                    if self.trouble == Trouble::None {
                         self.check_checkpoint()?;
                     }
                 }
@@ -337,10 +236,13 @@ impl World {
         self.node = None;
         self.power_or_kill(65);
         if self.flipped < 2 && self.random.percent(60) {
-            match self.flips {
-                Flips::None => {}
-                Flips::Wal => self.flip_frame(),
-                Flips::Segments => self.flip_segment(),
+            match self.trouble {
+                Trouble::None
+                | Trouble::DiskFull
+                | Trouble::FewDescriptors
+                | Trouble::PageCache => {}
+                Trouble::FlipWal => self.flip_frame(),
+                Trouble::FlipSegments => self.flip_segment(),
             }
         }
     }
@@ -425,7 +327,8 @@ impl World {
 
     // ---- what a broker does
 
-    fn act(&mut self, steps: u64) -> Result<(), Stop> {
+    /// Returns whether the process still lives.
+    fn act(&mut self, steps: u64) -> Result<bool, Stop> {
         let count = 1 + self.random.below(steps);
         if self.random.percent(35) {
             let sync = self.mem.syncs() + 1 + self.random.below(30);
@@ -443,18 +346,19 @@ impl World {
             }
             match self.step() {
                 Ok(()) => {}
-                Err(Stop::Died) => return Ok(()),
+                Err(Stop::Died) => return Ok(false),
                 Err(violation) => return Err(violation),
             }
             if step % 8 == 7 && !self.mem.is_off() {
                 self.check()?;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn step(&mut self) -> Result<(), Stop> {
         let place = self.random.below(PARTITIONS as u64) as usize;
+        self.trouble();
         match self.random.below(100) {
             0..=29 => self.append(place),
             30..=53 => self.step_writer()?,
@@ -478,6 +382,48 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Takes away what the disk or the kernel may run out of, or gives it back.
+    fn trouble(&mut self) {
+        if !matches!(self.trouble, Trouble::DiskFull | Trouble::FewDescriptors)
+            || !self.random.percent(8)
+        {
+            return;
+        }
+        if self.random.percent(50) {
+            return self.relieve();
+        }
+        trace!(self, "out of room");
+        let spare = self.random.below(20_000);
+        match self.trouble {
+            Trouble::DiskFull => {
+                let files = self.mem.files();
+                let sizes = files.iter().filter_map(|path| self.mem.contents(path).ok());
+                let used: usize = sizes.map(|bytes| bytes.len()).sum();
+                self.mem.set_capacity(used as u64 + spare);
+            }
+            _ => self.mem.set_open_files_max(self.mem.open_files() + spare as usize % 3),
+        }
+    }
+
+    fn relieve(&mut self) {
+        self.mem.set_capacity(u64::MAX);
+        self.mem.set_open_files_max(usize::MAX);
+    }
+
+    /// A full disk ends by itself, and what waited goes on.
+    fn check_relief(&mut self) -> Result<(), Stop> {
+        self.relieve();
+        for _ in 0..20 {
+            self.step_writer()?;
+            self.node().steppers.spill.step()?;
+            self.node().steppers.filler.step()?;
+        }
+        match self.node().wal.try_reserve(1) {
+            Ok(Some(_)) => Ok(()),
+            other => violation(format!("room was made and nobody may append: {other:?}")),
+        }
     }
 
     fn node(&mut self) -> &mut Node {
@@ -521,7 +467,8 @@ impl World {
         // Whoever was told counts on it, and on everything the log calls durable.
         let durable = self.node().wal.shard().durable_sequence();
         let mut floor = durable;
-        for (place, (_, observer)) in &self.logs {
+        let told_counts = self.trouble != Trouble::PageCache;
+        for (place, (_, observer)) in self.logs.iter().filter(|_| told_counts) {
             let told = *lock(&observer.told);
             for operation in &self.models[*place].operations {
                 if let Operation::Append { sequence, entry } = operation
@@ -569,6 +516,7 @@ impl World {
                 *lock(&observer.told) = told.min(at);
             }
             Err(StorageError::Suspect | StorageError::Closed) => {}
+            Err(StorageError::Busy) if self.trouble == Trouble::FewDescriptors => {}
             Err(error) => assert!(self.flipped > 0 || self.mem.is_off(), "refused: {error}"),
         }
         self.tell_observer(place);
@@ -704,6 +652,9 @@ impl World {
                     next = range.end;
                 }
                 Err(_) if self.mem.is_off() => return Ok(()),
+                Err(ReadError::TooManyOpenFiles) if self.trouble == Trouble::FewDescriptors => {
+                    return Ok(());
+                }
                 Err(error) => return violation(format!("p{place} at {next}: {error}")),
             }
         }
@@ -834,25 +785,43 @@ fn frames_on_disk(
 
 #[test]
 fn no_history_loses_what_was_told_or_brings_back_what_was_not() {
-    check_all(0..1500, Flips::None);
+    check_all(0..1500, Trouble::None);
 }
 
 #[test]
 fn a_flipped_bit_in_the_wal_is_named_and_never_shortens_a_log_silently() {
-    check_all(10_000..10_800, Flips::Wal);
+    check_all(10_000..10_800, Trouble::FlipWal);
 }
 
 #[test]
 fn a_flipped_bit_in_a_segment_index_or_snapshot_never_serves_wrong_bytes() {
-    check_all(20_000..20_800, Flips::Segments);
+    check_all(20_000..20_800, Trouble::FlipSegments);
 }
 
-fn check_all(seeds: Range<u64>, flips: Flips) {
+#[test]
+fn a_full_disk_loses_nothing_and_ends_by_itself() {
+    check_all(30_000..30_600, Trouble::DiskFull);
+}
+
+#[test]
+fn few_descriptors_lose_nothing() {
+    check_all(40_000..40_500, Trouble::FewDescriptors);
+}
+
+#[test]
+fn without_waiting_for_syncs_a_power_loss_takes_the_end_and_nothing_before_it() {
+    check_all(50_000..50_600, Trouble::PageCache);
+}
+
+fn check_all(seeds: Range<u64>, trouble: Trouble) {
     let seeds = match std::env::var("TIDELOG_SEED").ok().and_then(|seed| seed.parse().ok()) {
         Some(seed) => seed..seed + 1,
-        None => seeds,
+        None => {
+            let more = std::env::var("TIDELOG_HISTORIES").ok().and_then(|count| count.parse().ok());
+            seeds.start..more.map_or(seeds.end, |more: u64| seeds.start + more)
+        }
     };
-    let failures: Vec<String> = seeds.filter_map(|seed| run(seed, flips).err()).collect();
+    let failures: Vec<String> = seeds.filter_map(|seed| run(seed, trouble).err()).collect();
     assert!(
         failures.is_empty(),
         "{} failures, first {:?}",

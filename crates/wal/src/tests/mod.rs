@@ -2,5 +2,6 @@
 
 mod basic;
 mod history;
+mod model;
 mod rules;
 mod support;

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use tidelog_types::Offset;
 
-use super::{
-    history::{Flips, run},
-    support::*,
-};
+use super::{history::run, model::Trouble, support::*};
 use crate::{
     checkpoint::{Checkpoint, PartitionEntry},
     env::{FileSystem, mem::MemFileSystem},
@@ -21,46 +18,46 @@ use crate::{
 const SEEDS: u64 = 4000;
 
 /// Rules that some history needs, and the kind of history.
-const NEEDED: [(Rule, Flips); 28] = [
-    (Rule::SuccessorSeals, Flips::None),
-    (Rule::ResetFrame, Flips::None),
-    (Rule::CheckpointSynced, Flips::None),
-    (Rule::DurableEndBelowCuts, Flips::None),
-    (Rule::TruncateLowersHighWatermark, Flips::None),
-    (Rule::TruncateDropsSnapshots, Flips::None),
-    (Rule::SpillDurableOnly, Flips::None),
-    (Rule::SpillExcludesCuts, Flips::None),
-    (Rule::EntryCarriedOver, Flips::None),
-    (Rule::CheckpointBeforeCut, Flips::None),
-    (Rule::LogStartFirst, Flips::None),
-    (Rule::Tombstone, Flips::None),
-    (Rule::RecycleAfterCheckpoint, Flips::None),
-    (Rule::RecycleBelowOldestNeeded, Flips::None),
-    (Rule::AckAfterSync, Flips::None),
-    (Rule::FailedSyncEnds, Flips::None),
-    (Rule::CheckpointVouches, Flips::Wal),
-    (Rule::CutDiscards, Flips::None),
-    (Rule::DamageIsNotTorn, Flips::Wal),
-    (Rule::FreshFile, Flips::None),
-    (Rule::ReplayAboveSpilled, Flips::None),
-    (Rule::DamageCheckpointed, Flips::Wal),
-    (Rule::LostHeaderSuspect, Flips::Wal),
-    (Rule::LinkClears, Flips::Wal),
-    (Rule::RecoveryReadsTheDisk, Flips::None),
-    (Rule::RecoveryCheckpoints, Flips::None),
-    (Rule::SegmentsSynced, Flips::None),
-    (Rule::CheckpointSyncedAgain, Flips::None),
+const NEEDED: [(Rule, Trouble); 28] = [
+    (Rule::SuccessorSeals, Trouble::None),
+    (Rule::ResetFrame, Trouble::None),
+    (Rule::CheckpointSynced, Trouble::None),
+    (Rule::DurableEndBelowCuts, Trouble::None),
+    (Rule::TruncateLowersHighWatermark, Trouble::None),
+    (Rule::TruncateDropsSnapshots, Trouble::None),
+    (Rule::SpillDurableOnly, Trouble::None),
+    (Rule::SpillExcludesCuts, Trouble::None),
+    (Rule::EntryCarriedOver, Trouble::None),
+    (Rule::CheckpointBeforeCut, Trouble::None),
+    (Rule::LogStartFirst, Trouble::None),
+    (Rule::Tombstone, Trouble::None),
+    (Rule::RecycleAfterCheckpoint, Trouble::None),
+    (Rule::RecycleBelowOldestNeeded, Trouble::None),
+    (Rule::AckAfterSync, Trouble::None),
+    (Rule::FailedSyncEnds, Trouble::None),
+    (Rule::CheckpointVouches, Trouble::FlipWal),
+    (Rule::CutDiscards, Trouble::None),
+    (Rule::DamageIsNotTorn, Trouble::FlipWal),
+    (Rule::FreshFile, Trouble::None),
+    (Rule::ReplayAboveSpilled, Trouble::None),
+    (Rule::DamageCheckpointed, Trouble::FlipWal),
+    (Rule::LostHeaderSuspect, Trouble::FlipWal),
+    (Rule::LinkClears, Trouble::FlipWal),
+    (Rule::RecoveryReadsTheDisk, Trouble::None),
+    (Rule::RecoveryCheckpoints, Trouble::None),
+    (Rule::SegmentsSynced, Trouble::None),
+    (Rule::CheckpointSyncedAgain, Trouble::None),
 ];
 
 #[test]
 fn every_rule_switched_off_breaks_a_history() {
     let only = std::env::var("TIDELOG_RULE").ok();
     let mut unneeded = Vec::new();
-    for (rule, flips) in NEEDED {
+    for (rule, trouble) in NEEDED {
         if only.as_ref().is_some_and(|only| *only != format!("{rule:?}")) {
             continue;
         }
-        match (0..SEEDS).find_map(|seed| broken_by(rule, seed, flips)) {
+        match (0..SEEDS).find_map(|seed| broken_by(rule, seed, trouble)) {
             Some(how) => eprintln!("{rule:?}: {how}"),
             None => unneeded.push(rule),
         }
@@ -141,6 +138,6 @@ fn what_the_checkpoint_proves_is_named_when_it_is_gone() -> bool {
 }
 
 /// What a history without the rule breaks; a failed assertion of ours counts as well.
-fn broken_by(rule: Rule, seed: u64, flips: Flips) -> Option<String> {
-    without(Some(rule), || run(seed, flips)).err()
+fn broken_by(rule: Rule, seed: u64, trouble: Trouble) -> Option<String> {
+    without(Some(rule), || run(seed, trouble)).err()
 }
