@@ -4,7 +4,7 @@
 //! The thread has the other slow work of the log too: writing and reading snapshot files, and
 //! zeroing the next log file.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender};
@@ -13,13 +13,13 @@ use raft::{
     GetEntriesContext,
     eraftpb::{Entry, Snapshot},
 };
-use tidelog_wal::{WalError, chain::FilePool, env::FileSystem, error::Fatal};
+use tidelog_wal::{WalError, error::Fatal};
 use tracing::error;
 
 use crate::{
     error::RaftError,
     handle::Shared,
-    log::{BlockReader, ColdError, DecodedBlock, SnapshotMeta},
+    log::{ColdError, DecodedBlock, LogFiles, SnapshotMeta},
     metrics::RaftMetrics,
     snapshot,
     terms::TermIndex,
@@ -31,8 +31,10 @@ pub(crate) const READS_MAX: usize = 16;
 pub(crate) const TASKS_MAX: usize = READS_MAX + 4;
 /// Most answers that wait for the Raft thread: one a task, and what was read ahead.
 pub(crate) const ANSWERS_MAX: usize = TASKS_MAX * 2;
-/// Bytes of the log that are read beyond what was asked for.
-const READ_AHEAD_BYTES: u64 = 1 << 20;
+/// Most bytes of the log that are read beyond what was asked for.
+const READ_AHEAD_BYTES_MAX: u64 = 1 << 20;
+/// Most decoded blocks, however small.
+const BLOCKS_MAX: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
 /// Most callers that wait for the entries from one index on; the rest ask again.
 const CALLERS_MAX: usize = 8;
 
@@ -57,7 +59,7 @@ struct Read {
 impl ColdEntries {
     pub(crate) fn new(bytes_max: u64) -> ColdEntries {
         ColdEntries {
-            blocks: LruCache::unbounded(),
+            blocks: LruCache::new(BLOCKS_MAX),
             ends: BTreeMap::new(),
             bytes: 0,
             bytes_max,
@@ -70,26 +72,20 @@ impl ColdEntries {
         self.bytes
     }
 
-    /// Entries of [low, high) that are decoded, without gaps from `low` on; stops when they are
-    /// at least `bytes_min` long. Empty where `low` is not decoded.
-    pub(crate) fn collect(&mut self, low: u64, high: u64, bytes_min: u64) -> Vec<Entry> {
+    /// Entries of [low, high) that are decoded, without gaps from `low` on, within `max` encoded
+    /// bytes, and how many of these are left. Empty where `low` is not decoded.
+    pub(crate) fn collect(&mut self, low: u64, high: u64, max: u64) -> (Vec<Entry>, u64) {
         let mut entries = Vec::new();
-        let (mut next, mut bytes) = (low, 0);
-        while next < high && bytes <= bytes_min {
+        let (mut next, mut room) = (low, max);
+        while next < high {
             let Some(first) = self.holder(next) else { break };
             let Some(block) = self.blocks.get(&first) else { break };
-            let (from, to) = (next - first, high.min(block.end()) - first);
-            let found = &block.entries[from as usize..to as usize];
-            for entry in found {
-                if bytes > bytes_min {
-                    break;
-                }
-                bytes += entry.data.len() as u64;
-                entries.push(entry.clone());
-            }
-            next = first + to;
+            let Some(left) = block.copy(next, high, room, &mut entries) else {
+                return (entries, 0);
+            };
+            (next, room) = (block.end(), left);
         }
-        entries
+        (entries, room)
     }
 
     /// Notes who waits for the entries from `low` on. `true` where a read is to be begun.
@@ -120,20 +116,22 @@ impl ColdEntries {
     /// Keeps blocks, the first one as the most recently used. What the log does not have (any
     /// more) is dropped: while they were read, the log may have been cut or compacted.
     pub(crate) fn install(&mut self, blocks: Vec<DecodedBlock>, terms: &TermIndex) {
-        for mut block in blocks.into_iter().rev() {
-            block.entries.retain(|entry| entry.index >= terms.first());
-            let good = block.entries.iter().take_while(|e| terms.term(e.index) == Some(e.term));
-            let good = good.count();
-            block.entries.truncate(good);
-            if !block.entries.is_empty() {
-                self.insert(block);
-            }
+        for block in blocks.into_iter().rev().filter_map(|block| block.still_in(terms)) {
+            self.insert(block);
         }
-        while self.bytes > self.bytes_max && self.blocks.len() > 1 {
-            let Some((first, _)) = self.blocks.peek_lru() else { break };
-            let first = *first;
-            self.remove(first);
+        self.evict();
+    }
+
+    /// Keeps blocks that nobody asked for yet, in the place of all but the one used last.
+    pub(crate) fn install_ahead(&mut self, blocks: Vec<DecodedBlock>, terms: &TermIndex) {
+        let used_last = self.blocks.iter().next().map(|(first, _)| *first);
+        for block in blocks.into_iter().rev().filter_map(|block| block.still_in(terms)) {
+            self.insert(block);
         }
+        if let Some(first) = used_last {
+            self.blocks.promote(&first);
+        }
+        self.evict();
     }
 
     /// Forgets every entry from `index` on.
@@ -160,9 +158,25 @@ impl ColdEntries {
         let overlapping: Vec<u64> =
             self.ends.range(..end).filter(|(_, e)| **e > first).map(|(f, _)| *f).collect();
         overlapping.into_iter().for_each(|first| self.remove(first));
+        if self.blocks.len() == BLOCKS_MAX.get() {
+            self.evict_one();
+        }
         self.ends.insert(first, end);
         self.bytes += block.bytes;
         self.blocks.put(first, block);
+    }
+
+    /// The block used last stays, however large: somebody asked for it.
+    fn evict(&mut self) {
+        while self.bytes > self.bytes_max && self.blocks.len() > 1 {
+            self.evict_one();
+        }
+    }
+
+    fn evict_one(&mut self) {
+        if let Some(first) = self.blocks.peek_lru().map(|(first, _)| *first) {
+            self.remove(first);
+        }
     }
 
     fn remove(&mut self, first: u64) {
@@ -177,8 +191,8 @@ impl ColdEntries {
 /// What the Raft thread and the log writer ask of the thread.
 #[derive(Debug)]
 pub(crate) enum Task {
-    /// Entries from `low` on, at least `bytes_min` of the log.
-    Read { low: u64, bytes_min: u64 },
+    /// Entries of [low, high), or as many as `bytes_min` of the log hold.
+    Read { low: u64, high: u64, bytes_min: u64 },
     /// A snapshot of the own state machine.
     WriteSnapshot { meta: SnapshotMeta, data: Bytes },
     /// The contents of the newest snapshot, to be sent.
@@ -203,15 +217,18 @@ pub(crate) enum Answer {
 /// The thread's own things.
 #[derive(Debug)]
 pub(crate) struct ColdWorker {
-    pub(crate) group: u32,
-    pub(crate) fs: Arc<dyn FileSystem>,
-    pub(crate) snapshots_dir: PathBuf,
-    pub(crate) reader: BlockReader,
-    pub(crate) pool: Arc<FilePool>,
+    pub(crate) files: LogFiles,
     pub(crate) tasks: Receiver<Task>,
     pub(crate) answers: Sender<Answer>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: RaftMetrics,
+    pub(crate) read_ahead_bytes: u64,
+}
+
+/// Bytes to read ahead: little beside what is kept decoded, or it would drive out what was asked
+/// for.
+pub(crate) fn read_ahead_bytes(cold_cache_bytes: u64) -> u64 {
+    (cold_cache_bytes / 4).min(READ_AHEAD_BYTES_MAX)
 }
 
 impl ColdWorker {
@@ -231,23 +248,22 @@ impl ColdWorker {
     /// As [`ColdWorker::step`].
     pub(crate) fn work(&self, task: Task) -> Result<(), Fatal> {
         match task {
-            Task::Read { low, bytes_min } => self.read(low, bytes_min),
+            Task::Read { low, high, bytes_min } => self.read(low, high, bytes_min),
             Task::WriteSnapshot { meta, data } => {
-                let dir = &self.snapshots_dir;
-                let is_durable = snapshot::write(&*self.fs, dir, self.group, &meta, &data)?;
+                let is_durable = snapshot::write(&self.files, &meta, &data)?;
                 if is_durable {
                     self.metrics.snapshots_taken.inc();
                 }
                 self.answer(Answer::SnapshotWritten { meta, is_durable });
             }
             Task::LoadSnapshot { meta } => {
-                let read = snapshot::read(&*self.fs, &self.snapshots_dir, self.group, &meta);
+                let read = snapshot::read(&self.files, &meta);
                 if let Err(error @ RaftError::Damaged { .. }) = &read {
                     error!(%error, "cannot send a snapshot");
                 }
                 self.answer(Answer::SnapshotLoaded { meta, snapshot: read.ok() });
             }
-            Task::FillFile => match self.pool.fill_one() {
+            Task::FillFile => match self.files.pool.fill_one() {
                 Ok(_) => {}
                 Err(WalError::Fatal(fatal)) => return Err(fatal),
                 Err(error) => error!(%error, "cannot prepare the next file of the Raft log"),
@@ -256,8 +272,8 @@ impl ColdWorker {
         Ok(())
     }
 
-    fn read(&self, low: u64, bytes_min: u64) {
-        let (blocks, damaged_through) = match self.reader.read(low, bytes_min) {
+    fn read(&self, low: u64, high: u64, bytes_min: u64) {
+        let (blocks, damaged_through) = match self.files.read(low, high, bytes_min) {
             Ok(blocks) => (blocks, None),
             Err(ColdError::Gone) => (Vec::new(), None),
             Err(error @ ColdError::Io(_)) => {
@@ -272,8 +288,9 @@ impl ColdWorker {
         let next = blocks.last().map(DecodedBlock::end);
         self.answer(Answer::Read { low, blocks, damaged_through });
         if let Some(next) = next
+            && self.read_ahead_bytes > 0
             && self.answers.len() < TASKS_MAX
-            && let Ok(blocks) = self.reader.read(next, READ_AHEAD_BYTES)
+            && let Ok(blocks) = self.files.read(next, u64::MAX, self.read_ahead_bytes)
         {
             self.answer(Answer::ReadAhead { blocks });
         }

@@ -103,11 +103,6 @@ impl Unpersisted {
         });
     }
 
-    /// Whether nothing waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.readies.is_empty()
-    }
-
     /// Everything up to `number` that was written is durable; takes what follows from it.
     pub(crate) fn take(&mut self, number: u64) -> Persisted {
         let mut persisted = Persisted::default();
@@ -240,7 +235,7 @@ mod tests {
         assert_eq!(numbers(unpersisted.take(1)), (0, vec![]));
         assert_eq!(numbers(unpersisted.take(2)), (3, vec![2, 3]));
         assert_eq!(numbers(unpersisted.take(4)), (5, vec![4, 5]));
-        assert!(unpersisted.is_empty());
+        assert!(unpersisted.readies.is_empty());
     }
 
     #[test]

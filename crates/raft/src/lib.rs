@@ -30,9 +30,10 @@ pub mod transport;
 pub use config::{RaftConfig, RaftSettings};
 pub use error::{ProposeError, RaftError};
 pub use handle::{Event, RaftHandle, RaftStatus, Report, Role};
+pub use log::Step;
 pub use metrics::RaftMetrics;
 pub use raft::eraftpb;
-pub use start::RaftNode;
+pub use start::{RaftNode, SteppedNode};
 pub use transport::{ChannelTransport, Envelope, NoTransport, Transport};
 
 #[cfg(test)]

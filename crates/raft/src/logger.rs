@@ -5,7 +5,6 @@ use tracing::{debug, error, trace, warn};
 
 /// The logger handed to raft-rs. Its chatter at info (every vote, every snapshot) is our debug:
 /// what an operator would tell a colleague is logged by the node itself.
-#[must_use]
 pub(crate) fn bridge() -> Logger {
     Logger::root(Bridge, o!())
 }

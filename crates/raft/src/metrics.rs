@@ -1,6 +1,6 @@
 //! How much: what the Raft node counts.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry};
 
 /// Bounds of a read that left memory, in seconds. The alert on slow reads needs 0.05 exactly.
 const FALLBACK_SECONDS: &[f64] =
@@ -9,80 +9,98 @@ const FALLBACK_SECONDS: &[f64] =
 const PROPOSE_SECONDS: &[f64] =
     &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
-/// Handles of every metric of one Raft node; clones share them.
-#[derive(Debug, Clone)]
-pub struct RaftMetrics {
-    pub(crate) entries_hit: IntCounter,
-    pub(crate) fallback_cache: IntCounter,
-    pub(crate) fallback_disk: IntCounter,
-    pub(crate) fallback_seconds: Histogram,
-    pub(crate) cold_cache_bytes: IntGauge,
-    pub(crate) memory_bytes: IntGauge,
-    pub(crate) memory_entries: IntGauge,
-    pub(crate) term: IntGauge,
-    pub(crate) is_leader: IntGauge,
-    pub(crate) leader_id: IntGauge,
-    pub(crate) leader_changes: IntCounter,
-    pub(crate) first_index: IntGauge,
-    pub(crate) last_index: IntGauge,
-    pub(crate) commit_index: IntGauge,
-    pub(crate) applied_index: IntGauge,
-    pub(crate) proposals_pending: IntGauge,
-    pub(crate) propose_seconds: Histogram,
-    pub(crate) messages_dropped: IntCounter,
-    pub(crate) log_files: IntGauge,
-    pub(crate) log_write_bytes: IntCounter,
-    pub(crate) log_sync_seconds: Histogram,
-    pub(crate) snapshots_taken: IntCounter,
-    pub(crate) snapshots_sent: IntCounter,
-    pub(crate) snapshots_installed: IntCounter,
+/// Defines the metrics: field, type, how it is made, name; the comment is the help text.
+macro_rules! metrics {
+    ($(
+        #[doc = $help:literal]
+        $field:ident: $type:ty = $make:ident($name:literal $(, $more:expr)*);
+    )*) => {
+        /// Handles of every metric of one Raft node; clones share them.
+        #[derive(Debug, Clone)]
+        pub struct RaftMetrics { $(#[doc = $help] pub(crate) $field: $type,)* }
+
+        impl RaftMetrics {
+            /// Registers every metric.
+            ///
+            /// # Errors
+            /// When one of the names is already registered.
+            pub fn register(registry: &Registry) -> Result<RaftMetrics, prometheus::Error> {
+                Ok(RaftMetrics {
+                    $($field: $make(registry, $name, $help.trim_ascii() $(, $more)*)?,)*
+                })
+            }
+        }
+    };
 }
 
-impl RaftMetrics {
-    /// Registers every metric.
-    ///
-    /// # Errors
-    /// When one of the names is already registered.
-    #[rustfmt::skip]
-    pub fn register(registry: &Registry) -> Result<RaftMetrics, prometheus::Error> {
-        let r = registry;
-        let fallback = IntCounterVec::new(
-            Opts::new("tidelog_raft_wal_fallback_total",
-                "Reads of Raft entries that left memory, by where they ended."),
-            &["result"],
-        )?;
-        r.register(Box::new(fallback.clone()))?;
-        Ok(RaftMetrics {
-            entries_hit: counter(r, "tidelog_raft_entries_hit_total", "Reads of Raft entries answered from memory.")?,
-            fallback_cache: fallback.with_label_values(&["cache"]),
-            fallback_disk: fallback.with_label_values(&["disk"]),
-            fallback_seconds: histogram(r, "tidelog_raft_wal_fallback_duration_seconds", "Time of reads of Raft entries that left memory.", FALLBACK_SECONDS)?,
-            cold_cache_bytes: gauge(r, "tidelog_raft_cold_cache_bytes", "Bytes of Raft entries read back from the log and kept decoded.")?,
-            memory_bytes: gauge(r, "tidelog_raft_entries_memory_bytes", "Bytes of recent Raft entries in memory.")?,
-            memory_entries: gauge(r, "tidelog_raft_entries_memory", "Recent Raft entries in memory.")?,
-            term: gauge(r, "tidelog_raft_term", "Current Raft term.")?,
-            is_leader: gauge(r, "tidelog_raft_is_leader", "1 where this node leads the metadata group.")?,
-            leader_id: gauge(r, "tidelog_raft_leader_id", "Raft id of the leader, 0 where none is known.")?,
-            leader_changes: counter(r, "tidelog_raft_leader_changes_total", "Changes of the Raft leader seen by this node.")?,
-            first_index: gauge(r, "tidelog_raft_first_index", "First index of the Raft log on disk.")?,
-            last_index: gauge(r, "tidelog_raft_last_index", "Last index of the Raft log.")?,
-            commit_index: gauge(r, "tidelog_raft_commit_index", "Highest committed index.")?,
-            applied_index: gauge(r, "tidelog_raft_applied_index", "Highest applied index.")?,
-            proposals_pending: gauge(r, "tidelog_raft_proposals_pending", "Proposals taken and not yet committed.")?,
-            propose_seconds: histogram(r, "tidelog_raft_propose_duration_seconds", "Time from a proposal to its commitment.", PROPOSE_SECONDS)?,
-            messages_dropped: counter(r, "tidelog_raft_messages_dropped_total", "Raft messages dropped at a full queue.")?,
-            log_files: gauge(r, "tidelog_raft_log_files", "Files of the Raft log.")?,
-            log_write_bytes: counter(r, "tidelog_raft_log_write_bytes_total", "Bytes written to the Raft log.")?,
-            log_sync_seconds: histogram(r, "tidelog_raft_log_sync_duration_seconds", "Time of one sync of the Raft log.", PROPOSE_SECONDS)?,
-            snapshots_taken: counter(r, "tidelog_raft_snapshots_taken_total", "Snapshots of the own state made durable.")?,
-            snapshots_sent: counter(r, "tidelog_raft_snapshots_sent_total", "Snapshots sent to followers.")?,
-            snapshots_installed: counter(r, "tidelog_raft_snapshots_installed_total", "Snapshots received from a leader and made durable.")?,
-        })
-    }
+metrics! {
+    /// Reads of Raft entries answered from memory.
+    entries_hit: IntCounter = counter("tidelog_raft_entries_hit_total");
+    /// Reads of Raft entries that left memory, by where they ended.
+    fallback_cache: IntCounter = counter_of("tidelog_raft_wal_fallback_total", "cache");
+    /// Reads of Raft entries that left memory, by where they ended.
+    fallback_disk: IntCounter = counter_of("tidelog_raft_wal_fallback_total", "disk");
+    /// Time of reads of Raft entries that left memory.
+    fallback_seconds: Histogram =
+        histogram("tidelog_raft_wal_fallback_duration_seconds", FALLBACK_SECONDS);
+    /// Bytes of Raft entries read back from the log and kept decoded.
+    cold_cache_bytes: IntGauge = gauge("tidelog_raft_cold_cache_bytes");
+    /// Bytes of recent Raft entries in memory.
+    memory_bytes: IntGauge = gauge("tidelog_raft_entries_memory_bytes");
+    /// Recent Raft entries in memory.
+    memory_entries: IntGauge = gauge("tidelog_raft_entries_memory");
+    /// Current Raft term.
+    term: IntGauge = gauge("tidelog_raft_term");
+    /// 1 where this node leads the metadata group.
+    is_leader: IntGauge = gauge("tidelog_raft_is_leader");
+    /// Raft id of the leader, 0 where none is known.
+    leader_id: IntGauge = gauge("tidelog_raft_leader_id");
+    /// Changes of the Raft leader seen by this node.
+    leader_changes: IntCounter = counter("tidelog_raft_leader_changes_total");
+    /// First index of the Raft log on disk.
+    first_index: IntGauge = gauge("tidelog_raft_first_index");
+    /// Last index of the Raft log.
+    last_index: IntGauge = gauge("tidelog_raft_last_index");
+    /// Highest committed index.
+    commit_index: IntGauge = gauge("tidelog_raft_commit_index");
+    /// Highest applied index.
+    applied_index: IntGauge = gauge("tidelog_raft_applied_index");
+    /// Proposals taken and not yet committed.
+    proposals_pending: IntGauge = gauge("tidelog_raft_proposals_pending");
+    /// Time from a proposal to its commitment.
+    propose_seconds: Histogram =
+        histogram("tidelog_raft_propose_duration_seconds", PROPOSE_SECONDS);
+    /// Raft messages dropped at a full queue.
+    messages_dropped: IntCounter = counter("tidelog_raft_messages_dropped_total");
+    /// Files of the Raft log.
+    log_files: IntGauge = gauge("tidelog_raft_log_files");
+    /// Bytes written to the Raft log.
+    log_write_bytes: IntCounter = counter("tidelog_raft_log_write_bytes_total");
+    /// Time of one sync of the Raft log.
+    log_sync_seconds: Histogram =
+        histogram("tidelog_raft_log_sync_duration_seconds", PROPOSE_SECONDS);
+    /// Snapshots of the own state made durable.
+    snapshots_taken: IntCounter = counter("tidelog_raft_snapshots_taken_total");
+    /// Snapshots sent to followers.
+    snapshots_sent: IntCounter = counter("tidelog_raft_snapshots_sent_total");
+    /// Snapshots received from a leader and made durable.
+    snapshots_installed: IntCounter = counter("tidelog_raft_snapshots_installed_total");
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
     let counter = IntCounter::new(name, help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}
+
+/// One of the two results of a read that left memory; both have one name.
+fn counter_of(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    result: &str,
+) -> Result<IntCounter, prometheus::Error> {
+    let counter = IntCounter::with_opts(Opts::new(name, help).const_label("result", result))?;
     registry.register(Box::new(counter.clone()))?;
     Ok(counter)
 }
@@ -115,7 +133,10 @@ mod tests {
         RaftMetrics::register(&registry).expect("first registration");
         assert!(RaftMetrics::register(&registry).is_err(), "names are taken");
         assert!(FALLBACK_SECONDS.contains(&0.05));
-        for family in registry.gather() {
+        let families = registry.gather();
+        let fallback = families.iter().find(|f| f.name() == "tidelog_raft_wal_fallback_total");
+        assert_eq!(fallback.map(|family| family.get_metric().len()), Some(2), "cache and disk");
+        for family in families {
             assert!(family.name().starts_with("tidelog_raft_"), "{}", family.name());
             assert!(!family.help().is_empty(), "{}", family.name());
         }

@@ -17,7 +17,10 @@ use tidelog_wal::{
     error::{Fatal, FsErrorClass, class},
 };
 
-use crate::{error::RaftError, log::SnapshotMeta};
+use crate::{
+    error::RaftError,
+    log::{LogFiles, SnapshotMeta},
+};
 
 /// `TIDERSN1`: the first eight bytes of a snapshot file.
 const MAGIC: &[u8; 8] = b"TIDERSN1";
@@ -36,17 +39,13 @@ pub(crate) fn path(dir: &Path, index: u64) -> PathBuf {
 ///
 /// # Errors
 /// Any error but a full disk ends the process.
-pub(crate) fn write(
-    fs: &dyn FileSystem,
-    dir: &Path,
-    group: u32,
-    meta: &SnapshotMeta,
-    data: &[u8],
-) -> Result<bool, Fatal> {
+pub(crate) fn write(files: &LogFiles, meta: &SnapshotMeta, data: &[u8]) -> Result<bool, Fatal> {
     assert!(meta.index > 0, "index 0 is the empty state and has no file");
+    let (fs, dir) = (&*files.fs, &files.snapshots_dir);
     let path = path(dir, meta.index);
     let unfinished = path.with_extension(UNFINISHED);
-    let file = match write_unfinished(fs, &unfinished, &encode_head(group, meta, data), data) {
+    let head = encode_head(files.group, meta, data);
+    let file = match write_unfinished(fs, &unfinished, &head, data) {
         Ok(file) => file,
         Err(error) if class(&error) == FsErrorClass::DiskFull => {
             // What is left of it only takes space; the next start removes it as well.
@@ -65,18 +64,13 @@ pub(crate) fn write(
 ///
 /// # Errors
 /// [`RaftError::Damaged`] where the file is not what the marker says, or is not there.
-pub(crate) fn read(
-    fs: &dyn FileSystem,
-    dir: &Path,
-    group: u32,
-    meta: &SnapshotMeta,
-) -> Result<Snapshot, RaftError> {
-    let path = path(dir, meta.index);
-    let bytes = read_file(fs, &path).map_err(|error| match error.kind() {
+pub(crate) fn read(files: &LogFiles, meta: &SnapshotMeta) -> Result<Snapshot, RaftError> {
+    let path = path(&files.snapshots_dir, meta.index);
+    let bytes = read_file(&*files.fs, &path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => RaftError::damaged(&path, 0, "the log names it, it is missing"),
         _ => RaftError::io("cannot read", &path, error),
     })?;
-    let (found, data) = decode(bytes, group).ok_or_else(|| {
+    let (found, data) = decode(bytes, files.group).ok_or_else(|| {
         RaftError::damaged(&path, 0, "the snapshot's checksum or layout is wrong")
     })?;
     if found != *meta {
@@ -95,11 +89,11 @@ pub(crate) fn read(
 ///
 /// # Errors
 /// As the file system says.
-pub(crate) fn remove_older(fs: &dyn FileSystem, dir: &Path, index: u64) -> io::Result<()> {
-    let keep = path(dir, index);
-    for path in fs.list(dir)? {
+pub(crate) fn remove_older(files: &LogFiles, index: u64) -> io::Result<()> {
+    let keep = path(&files.snapshots_dir, index);
+    for path in files.fs.list(&files.snapshots_dir)? {
         if path < keep && extension(&path) == Some(EXTENSION) {
-            fs.remove_file(&path)?;
+            files.fs.remove_file(&path)?;
         }
     }
     Ok(())
@@ -109,11 +103,11 @@ pub(crate) fn remove_older(fs: &dyn FileSystem, dir: &Path, index: u64) -> io::R
 ///
 /// # Errors
 /// As the file system says.
-pub(crate) fn remove_strays(fs: &dyn FileSystem, dir: &Path, index: u64) -> io::Result<()> {
-    let keep = path(dir, index);
-    for path in fs.list(dir)? {
+pub(crate) fn remove_strays(files: &LogFiles, index: u64) -> io::Result<()> {
+    let keep = path(&files.snapshots_dir, index);
+    for path in files.fs.list(&files.snapshots_dir)? {
         if path != keep && matches!(extension(&path), Some(EXTENSION | UNFINISHED)) {
-            fs.remove_file(&path)?;
+            files.fs.remove_file(&path)?;
         }
     }
     Ok(())
@@ -123,8 +117,8 @@ pub(crate) fn remove_strays(fs: &dyn FileSystem, dir: &Path, index: u64) -> io::
 ///
 /// # Errors
 /// As the file system says.
-pub(crate) fn any(fs: &dyn FileSystem, dir: &Path) -> io::Result<bool> {
-    Ok(fs.list(dir)?.iter().any(|path| extension(path) == Some(EXTENSION)))
+pub(crate) fn any(files: &LogFiles) -> io::Result<bool> {
+    Ok(files.fs.list(&files.snapshots_dir)?.iter().any(|path| extension(path) == Some(EXTENSION)))
 }
 
 fn extension(path: &Path) -> Option<&str> {

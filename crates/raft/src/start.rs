@@ -1,7 +1,7 @@
 //! Starts a node: reads what is on disk, joins the parts, gives each its thread.
 
 use std::{
-    io,
+    fmt, io,
     path::Path,
     sync::{Arc, Mutex},
     thread,
@@ -10,24 +10,24 @@ use std::{
 
 use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
 use raft::{
-    RawNode,
-    eraftpb::{ConfState, Snapshot},
+    GetEntriesContext, RawNode, Storage as _,
+    eraftpb::{ConfState, Entry, Snapshot},
 };
 use tidelog_wal::{
     env::{FileSystem, sched},
-    error::die,
+    error::{Fatal, die},
 };
 use tracing::info;
 
 use crate::{
     Transport,
-    cold_reads::{ANSWERS_MAX, ColdWorker, TASKS_MAX},
+    cold_reads::{ANSWERS_MAX, ColdWorker, TASKS_MAX, read_ahead_bytes},
     config::RaftConfig,
     error::RaftError,
     handle::{Event, RaftHandle, RaftStatus, Shared, lock},
     log::{
-        BlockReader, LogState, LogWriter, RecoveredLog, SnapshotMeta, Step, entry_bytes_max,
-        recover,
+        LogFiles, LogWriter, RecoveredLog, Replay, SnapshotMeta, Step, WriterLinks,
+        entry_bytes_max, recover,
     },
     logger,
     metrics::RaftMetrics,
@@ -63,8 +63,8 @@ impl RaftNode {
         events: Sender<Event>,
         metrics: RaftMetrics,
     ) -> Result<RaftHandle, RaftError> {
-        let parts = Parts::open(config, fs, transport, events, metrics, Instant::now())?;
-        let Parts { node, writer, worker, handle, lock: directory } = parts;
+        let parts = SteppedNode::open(config, fs, transport, events, metrics, Instant::now())?;
+        let SteppedNode { node, writer, worker, handle, lock: directory } = parts;
         let threads = vec![
             spawn("raft", move || node.run())?,
             spawn("raft-log", move || {
@@ -78,8 +78,8 @@ impl RaftNode {
     }
 }
 
-/// A node's parts before they have threads; a simulator steps them itself.
-pub(crate) struct Parts {
+/// A node without threads: a simulator steps its three parts itself, in any order it likes.
+pub struct SteppedNode {
     pub(crate) node: Node,
     pub(crate) writer: LogWriter,
     pub(crate) worker: ColdWorker,
@@ -88,89 +88,123 @@ pub(crate) struct Parts {
     pub(crate) lock: Box<dyn Send + Sync>,
 }
 
-impl Parts {
-    pub(crate) fn open(
+impl SteppedNode {
+    /// Recovers as [`RaftNode::start`] does, and starts no thread. `now` is the simulator's time.
+    ///
+    /// # Errors
+    /// As [`RaftNode::start`].
+    pub fn open(
         config: RaftConfig,
         fs: Arc<dyn FileSystem>,
         transport: Box<dyn Transport>,
         events: Sender<Event>,
         metrics: RaftMetrics,
         now: Instant,
-    ) -> Result<Parts, RaftError> {
+    ) -> Result<SteppedNode, RaftError> {
         validate(&config)?;
-        let log_dir = config.dir.join("log");
-        let snapshots_dir = config.dir.join("snapshots");
+        let (log_dir, snapshots_dir) = (config.dir.join("log"), config.dir.join("snapshots"));
         create_dirs(&*fs, &config.dir, &[&log_dir, &snapshots_dir])?;
         let lock = fs.lock(&config.dir).map_err(|error| {
             RaftError::io("another process has, or nobody can lock,", &config.dir, error)
         })?;
         let recovered = recover(&fs, &log_dir, &config)?;
-        let (meta, restored) = newest_snapshot(&*fs, &snapshots_dir, &config, &recovered)?;
-        let status = RaftStatus { raft_id: config.raft_id, ..RaftStatus::default() };
-        let limits = (config.settings.entries_memory_bytes, entry_bytes_max(&config));
-        let (shared, inbox) = Shared::new(limits, status);
-
-        let RecoveredLog { replay, pool, chain, next_sequence, cut, .. } = recovered;
-        let state = LogState {
-            hard_state: replay.hard_state.clone(),
-            snapshot: meta.clone(),
-            truncated: replay.terms.truncated(),
-            last: (replay.terms.last(), replay.terms.term(replay.terms.last()).unwrap_or_default()),
-        };
+        let RecoveredLog { replay, pool, chain, next_sequence, is_fresh, .. } = recovered;
+        let Replay { hard_state, snapshot, terms, cache: memory, table, .. } = replay;
+        let table = Arc::new(Mutex::new(table));
+        let files = LogFiles { group: config.group, fs, snapshots_dir, pool, table };
+        let (snapshot, restored) = newest_snapshot(&files, &config, snapshot, is_fresh)?;
+        let cold_bytes_max = config.settings.cold_cache_bytes;
+        let found = Found { hard_state, snapshot, terms, memory, cold_bytes_max };
+        let state = found.log_state();
         info!(
             group = config.group,
-            first_index = replay.terms.first(),
+            truncated = state.truncated.0,
             last_index = state.last.0,
-            snapshot_index = meta.index,
-            is_cut = cut.is_some(),
+            snapshot_index = state.snapshot.index,
             "recovered the Raft log"
         );
-        let table = Arc::new(Mutex::new(replay.table));
+
+        let limits = (config.settings.entries_memory_bytes, entry_bytes_max(&config));
+        let status = RaftStatus { raft_id: config.raft_id, ..RaftStatus::default() };
+        let (shared, inbox) = Shared::new(limits, status);
+        let handle = RaftHandle { shared: Arc::clone(&shared) };
         let (requests, requests_in) = bounded(REQUESTS_MAX);
         let (tasks, tasks_in) = bounded(TASKS_MAX);
         let (answers, answers_in) = bounded(ANSWERS_MAX);
-        let reader =
-            BlockReader { group: config.group, pool: Arc::clone(&pool), table: Arc::clone(&table) };
-        let writer = LogWriter::begin(
-            config.group,
-            Arc::clone(&fs),
-            snapshots_dir.clone(),
-            (Arc::clone(&pool), chain, Arc::clone(&table)),
-            state,
-            next_sequence,
-            (requests_in, tasks.clone()),
-            Arc::clone(&shared),
-            metrics.clone(),
-        )?;
+        let links = WriterLinks {
+            requests: requests_in,
+            tasks: tasks.clone(),
+            shared: Arc::clone(&shared),
+        };
+        let writer =
+            LogWriter::begin(files.clone(), chain, state, next_sequence, links, metrics.clone())?;
         let worker = ColdWorker {
-            group: config.group,
-            fs,
-            snapshots_dir,
-            reader: reader.clone(),
-            pool,
+            files: files.clone(),
             tasks: tasks_in,
             answers,
             shared: Arc::clone(&shared),
             metrics: metrics.clone(),
+            read_ahead_bytes: read_ahead_bytes(config.settings.cold_cache_bytes),
         };
-        let applied = meta.index;
-        let mut memory = replay.cache;
-        memory.evict(applied);
-        let found = Found {
-            hard_state: replay.hard_state,
-            snapshot: meta,
-            terms: replay.terms,
-            memory,
-            cold_bytes_max: config.settings.cold_cache_bytes,
-        };
-        let store = RaftStorage::new(found, reader, metrics.clone());
-        let raw = RawNode::new(&config.options(applied), store, &logger::bridge())
+        let links =
+            Links { events, requests, tasks, answers: answers_in, table: Arc::clone(&files.table) };
+        let options = config.options(found.snapshot.index);
+        let store = RaftStorage::new(found, files, metrics.clone());
+        let raw = RawNode::new(&options, store, &logger::bridge())
             .map_err(|error| RaftError::Config(error.to_string()))?;
-        let links = Links { events, requests, tasks, answers: answers_in, table };
-        let handle = RaftHandle { shared: Arc::clone(&shared) };
         let mut node = Node::new(config, raw, transport, (inbox, shared), links, metrics, now);
         restored.into_iter().for_each(|snapshot| node.restore(snapshot));
-        Ok(Parts { node, writer, worker, handle, lock })
+        Ok(SteppedNode { node, writer, worker, handle, lock })
+    }
+}
+
+impl SteppedNode {
+    /// The way to the node.
+    #[must_use]
+    pub fn handle(&self) -> &RaftHandle {
+        &self.handle
+    }
+
+    /// The Raft thread's turn; `true` where it has more to do.
+    pub fn step_raft(&mut self, now: Instant) -> bool {
+        self.node.step(now)
+    }
+
+    /// Entries of [low, high) within `bytes_max`, as Raft asks for them on behalf of a follower.
+    ///
+    /// # Errors
+    /// `LogTemporarilyUnavailable` where they have to be read: step the cold worker and the Raft
+    /// thread, then ask again. `Compacted` below the first index.
+    pub fn entries(&self, low: u64, high: u64, bytes_max: u64) -> raft::Result<Vec<Entry>> {
+        self.node.raw.store().entries(low, high, bytes_max, GetEntriesContext::empty(true))
+    }
+
+    /// When the Raft thread wants its next turn at the latest.
+    #[must_use]
+    pub fn next_tick(&self) -> Instant {
+        self.node.next_tick()
+    }
+
+    /// The log writer's turn.
+    ///
+    /// # Errors
+    /// The process would have ended: this node must not be stepped again.
+    pub fn step_log(&mut self) -> Result<Step, Fatal> {
+        self.writer.step()
+    }
+
+    /// The cold worker's turn; `false` where it had nothing to do.
+    ///
+    /// # Errors
+    /// As [`SteppedNode::step_log`].
+    pub fn step_cold(&mut self) -> Result<bool, Fatal> {
+        self.worker.step()
+    }
+}
+
+impl fmt::Debug for SteppedNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SteppedNode").field("status", &self.handle.status()).finish_non_exhaustive()
     }
 }
 
@@ -202,25 +236,25 @@ fn create_dirs(fs: &dyn FileSystem, dir: &Path, inside: &[&Path]) -> Result<(), 
 /// The snapshot that the log names, with its contents, and no other left on disk. A log that is
 /// new names the empty state and the configured voters.
 fn newest_snapshot(
-    fs: &dyn FileSystem,
-    dir: &Path,
+    files: &LogFiles,
     config: &RaftConfig,
-    recovered: &RecoveredLog,
+    named: Option<SnapshotMeta>,
+    is_fresh: bool,
 ) -> Result<(SnapshotMeta, Option<Snapshot>), RaftError> {
-    let list_failed = |error| RaftError::io("cannot list", dir, error);
-    if recovered.is_fresh && snapshot::any(fs, dir).map_err(list_failed)? {
+    let dir = &files.snapshots_dir;
+    let any = snapshot::any(files).map_err(|error| RaftError::io("cannot list", dir, error))?;
+    if is_fresh && any {
         return Err(RaftError::damaged(dir, 0, "there are snapshots, and their log is gone"));
     }
-    let meta = recovered.replay.snapshot.clone().unwrap_or_else(|| SnapshotMeta {
-        index: 0,
-        term: 0,
-        conf_state: ConfState { voters: config.voters.clone(), ..ConfState::default() },
+    let meta = named.unwrap_or_else(|| {
+        let conf_state = ConfState { voters: config.voters.clone(), ..ConfState::default() };
+        SnapshotMeta { index: 0, term: 0, conf_state }
     });
     let restored = match meta.index {
         0 => None,
-        _ => Some(snapshot::read(fs, dir, config.group, &meta)?),
+        _ => Some(snapshot::read(files, &meta)?),
     };
-    snapshot::remove_strays(fs, dir, meta.index)
+    snapshot::remove_strays(files, meta.index)
         .map_err(|error| RaftError::io("cannot remove strays in", dir, error))?;
     Ok((meta, restored))
 }

@@ -19,7 +19,7 @@ use tracing::error;
 use crate::{
     cold_reads::{Answer, ColdEntries, Task},
     entry_cache::EntryCache,
-    log::{BlockReader, SnapshotMeta},
+    log::{LogFiles, LogState, SnapshotMeta},
     metrics::RaftMetrics,
     terms::TermIndex,
 };
@@ -29,7 +29,7 @@ use crate::{
 pub(crate) struct RaftStorage {
     // raft-rs reads through a shared reference, and a read may begin a fetch.
     tiers: RefCell<Tiers>,
-    reader: BlockReader,
+    files: LogFiles,
     metrics: RaftMetrics,
 }
 
@@ -62,11 +62,25 @@ pub(crate) struct Found {
     pub(crate) cold_bytes_max: u64,
 }
 
+impl Found {
+    /// The same for the log writer, which begins every file with it.
+    pub(crate) fn log_state(&self) -> LogState {
+        let last = self.terms.last();
+        LogState {
+            hard_state: self.hard_state.clone(),
+            snapshot: self.snapshot.clone(),
+            truncated: self.terms.truncated(),
+            last: (last, self.terms.term(last).unwrap_or_default()),
+        }
+    }
+}
+
 impl RaftStorage {
     /// The store over what a start found. The commit index is put where the log can bear it: one
     /// that was written alone may be lost, and one that was written first may be ahead.
-    pub(crate) fn new(found: Found, reader: BlockReader, metrics: RaftMetrics) -> RaftStorage {
-        let Found { mut hard_state, snapshot, terms, memory, cold_bytes_max } = found;
+    pub(crate) fn new(found: Found, files: LogFiles, metrics: RaftMetrics) -> RaftStorage {
+        let Found { mut hard_state, snapshot, terms, mut memory, cold_bytes_max } = found;
+        memory.evict(snapshot.index);
         hard_state.commit = hard_state.commit.max(snapshot.index).min(terms.last());
         assert!(memory.first() <= snapshot.index + 1, "memory begins above what is applied");
         assert!(terms.truncated().0 <= snapshot.index, "the log begins above its snapshot");
@@ -83,7 +97,7 @@ impl RaftStorage {
             tasks: Vec::new(),
             damaged_through: 0,
         };
-        RaftStorage { tiers: RefCell::new(tiers), reader, metrics }
+        RaftStorage { tiers: RefCell::new(tiers), files, metrics }
     }
 
     /// Adds entries, cutting everything that was there from the first one's index on.
@@ -154,7 +168,7 @@ impl RaftStorage {
                 callers
             }
             Answer::ReadAhead { blocks } => {
-                tiers.cold.install(blocks, &tiers.terms);
+                tiers.cold.install_ahead(blocks, &tiers.terms);
                 Vec::new()
             }
             Answer::SnapshotLoaded { meta, snapshot } => {
@@ -214,13 +228,13 @@ impl RaftStorage {
 
     /// Decoded blocks, and from their end on memory.
     fn read_decoded(tiers: &mut Tiers, low: u64, high: u64, max: Option<u64>) -> Vec<Entry> {
-        let bytes_min = max.unwrap_or(u64::MAX);
-        let mut entries = tiers.cold.collect(low, high, bytes_min);
+        let (mut entries, room) = tiers.cold.collect(low, high, max.unwrap_or(u64::MAX));
         let Some(next) = entries.last().map(|entry| entry.index + 1) else { return entries };
-        if next < high && next >= tiers.memory.first() {
-            entries.extend(tiers.memory.slice(next, high, max).unwrap_or_default());
+        if next < high && next >= tiers.memory.first() && room > 0 {
+            entries.extend(tiers.memory.slice(next, high, Some(room)).unwrap_or_default());
+            // Memory's first entry comes whether it fits or not.
+            limit_size(&mut entries, max);
         }
-        limit_size(&mut entries, max);
         entries
     }
 
@@ -230,8 +244,8 @@ impl RaftStorage {
         error!(low, high, "Raft entries were read from disk by a caller that cannot wait");
         let begun = Instant::now();
         let blocks = self
-            .reader
-            .read(low, max.unwrap_or(u64::MAX))
+            .files
+            .read(low, high, max.unwrap_or(u64::MAX))
             .map_err(|error| Error::Store(StorageError::Other(Box::new(error))))?;
         let mut tiers = self.tiers.borrow_mut();
         let tiers = &mut *tiers;
@@ -281,7 +295,7 @@ impl Storage for RaftStorage {
             drop(tiers);
             return self.read_now(low, high, max);
         }
-        tiers.ask_for(low, max, context);
+        tiers.ask_for(low, high, max, context);
         Err(Error::Store(StorageError::LogTemporarilyUnavailable))
     }
 
@@ -320,13 +334,13 @@ impl Storage for RaftStorage {
 
 impl Tiers {
     /// Begins to read entries for a caller that will be told, unless they cannot be read.
-    fn ask_for(&mut self, low: u64, max: Option<u64>, caller: GetEntriesContext) {
+    fn ask_for(&mut self, low: u64, high: u64, max: Option<u64>, caller: GetEntriesContext) {
         if low <= self.damaged_through {
             self.wanted_snapshot = self.wanted_snapshot.max(Some(self.damaged_through));
             return;
         }
         if self.cold.wait(low, caller) {
-            self.tasks.push(Task::Read { low, bytes_min: max.unwrap_or(u64::MAX) });
+            self.tasks.push(Task::Read { low, high, bytes_min: max.unwrap_or(u64::MAX) });
         }
     }
 }

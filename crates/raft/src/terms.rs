@@ -81,6 +81,19 @@ impl TermIndex {
     }
 }
 
+impl TermIndex {
+    /// The truncated index turns out to have another term than was assumed, not a higher one.
+    pub(crate) fn correct_truncated(&mut self, term: u64) {
+        let (index, assumed) = self.runs[0];
+        assert!(term <= assumed, "terms never fall along a log");
+        let is_shared = self.runs.get(1).is_none_or(|(start, _)| *start > index + 1);
+        self.runs[0].1 = term;
+        if is_shared && self.last > index && term != assumed {
+            self.runs.insert(1, (index + 1, assumed));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -105,6 +118,16 @@ mod tests {
         assert_eq!([3, 4, 5, 6].map(|i| terms.term(i)), [None, Some(4), Some(6), None]);
         terms.cut(5);
         assert_eq!([4, 5].map(|i| terms.term(i)), [Some(4), None]);
+    }
+
+    #[test]
+    fn a_truncated_term_that_was_assumed_is_corrected_alone() {
+        let mut terms = TermIndex::new(4, 7);
+        (5..8).for_each(|index| terms.append(index, 7));
+        terms.correct_truncated(3);
+        assert_eq!([4, 5, 7].map(|i| terms.term(i)), [Some(3), Some(7), Some(7)]);
+        terms.correct_truncated(2);
+        assert_eq!([4, 5, 7].map(|i| terms.term(i)), [Some(2), Some(7), Some(7)]);
     }
 
     proptest! {
@@ -132,7 +155,8 @@ mod tests {
                         list.push(term);
                     }
                 }
-                for index in (start as u64).saturating_sub(1)..start as u64 + list.len() as u64 + 1 {
+                let end = start as u64 + list.len() as u64;
+                for index in (start as u64).saturating_sub(1)..=end {
                     let expected = (index as usize)
                         .checked_sub(start).and_then(|i| list.get(i)).copied();
                     prop_assert_eq!(terms.term(index), expected);

@@ -1,16 +1,18 @@
 //! Reads old entries back: one block of one file at a time, verified, never the whole log.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use protobuf::Message as _;
 use raft::eraftpb::Entry;
-use tidelog_wal::chain::{ChainFile, FilePool, block_align};
+use tidelog_wal::chain::{ChainFile, block_align};
 
 use super::{
-    offsets::{Block, OffsetTable},
-    record::{Framed, NotARecord, Record},
+    LogFiles,
+    offsets::Block,
+    record::{Framed, Record},
 };
-use crate::handle::lock;
+use crate::{handle::lock, terms::TermIndex};
 
 /// Blocks that one look into the table returns at most.
 const BLOCKS_MAX: usize = 64;
@@ -19,12 +21,55 @@ const BLOCKS_MAX: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) struct DecodedBlock {
     /// The entries, without gaps.
-    pub(crate) entries: Vec<Entry>,
+    entries: Vec<Entry>,
+    /// Encoded size of each entry, as raft-rs limits messages.
+    sizes: Vec<u32>,
     /// What it takes in memory, at least: the bytes that the entries are slices of.
     pub(crate) bytes: u64,
 }
 
 impl DecodedBlock {
+    fn new(entries: Vec<Entry>, bytes: u64) -> DecodedBlock {
+        assert!(!entries.is_empty(), "a block without entries has no index");
+        let sizes = entries.iter().map(Entry::compute_size).collect();
+        DecodedBlock { entries, sizes, bytes }
+    }
+
+    /// The part of the block that is still in the log, if any.
+    pub(crate) fn still_in(mut self, terms: &TermIndex) -> Option<DecodedBlock> {
+        let gone = self.entries.iter().take_while(|entry| entry.index < terms.first()).count();
+        self.entries.drain(..gone);
+        self.sizes.drain(..gone);
+        let same = self.entries.iter().take_while(|e| terms.term(e.index) == Some(e.term)).count();
+        self.entries.truncate(same);
+        self.sizes.truncate(same);
+        (same > 0).then_some(self)
+    }
+
+    /// Adds the entries of [low, high) to a list as far as they fit into `room` encoded bytes; the
+    /// first entry of the list always does. Returns the room that is left, `None` where the list
+    /// is full.
+    pub(crate) fn copy(
+        &self,
+        low: u64,
+        high: u64,
+        mut room: u64,
+        list: &mut Vec<Entry>,
+    ) -> Option<u64> {
+        let (from, to) = (low - self.first(), high.min(self.end()) - self.first());
+        let (from, to) = (from as usize, to as usize);
+        for at in from..to {
+            let size = u64::from(self.sizes[at]);
+            if size > room && (at > from || !list.is_empty()) {
+                list.extend_from_slice(&self.entries[from..at]);
+                return None;
+            }
+            room = room.saturating_sub(size);
+        }
+        list.extend_from_slice(&self.entries[from..to]);
+        Some(room)
+    }
+
     /// The first index.
     pub(crate) fn first(&self) -> u64 {
         self.entries[0].index
@@ -55,26 +100,24 @@ pub(crate) enum ColdError {
     Io(#[source] tidelog_wal::WalError),
 }
 
-/// Reads blocks; clones read the same log.
-#[derive(Debug, Clone)]
-pub(crate) struct BlockReader {
-    pub(crate) group: u32,
-    pub(crate) pool: Arc<FilePool>,
-    pub(crate) table: Arc<Mutex<OffsetTable>>,
-}
-
-impl BlockReader {
-    /// The blocks from the one with `low` on, until they hold `bytes_min` or the log ends. What
-    /// was read before an error is returned; the error, where the first block meets it.
+impl LogFiles {
+    /// The blocks with the entries of [low, high), until they hold `bytes_min`. What was read
+    /// before an error is returned; the error, where the first block meets it.
     ///
     /// # Errors
     /// As [`ColdError`] says.
-    pub(crate) fn read(&self, low: u64, bytes_min: u64) -> Result<Vec<DecodedBlock>, ColdError> {
+    pub(crate) fn read(
+        &self,
+        low: u64,
+        high: u64,
+        bytes_min: u64,
+    ) -> Result<Vec<DecodedBlock>, ColdError> {
         let blocks = lock(&self.table).blocks(low, BLOCKS_MAX);
         let mut decoded: Vec<DecodedBlock> = Vec::new();
         let mut bytes = 0;
         for block in blocks {
-            if bytes >= bytes_min && !decoded.is_empty() {
+            let is_enough = bytes >= bytes_min || block.first >= high;
+            if is_enough && !decoded.is_empty() {
                 break;
             }
             match self.read_block(block) {
@@ -95,7 +138,7 @@ impl BlockReader {
         let file = file.ok_or(ColdError::Gone)?;
         let bytes = file.read(block.position, block.length as usize).map_err(ColdError::Io)?;
         match decode_block(&block, self.group, &Bytes::from(bytes)) {
-            Some(entries) => Ok(DecodedBlock { entries, bytes: block.length }),
+            Some(entries) => Ok(DecodedBlock::new(entries, block.length)),
             // A file that was recycled meanwhile holds something else by right.
             None if self.is_current(&block) => Err(ColdError::Damaged { file, block }),
             None => Err(ColdError::Gone),
@@ -112,15 +155,12 @@ fn decode_block(block: &Block, group: u32, bytes: &Bytes) -> Option<Vec<Entry>> 
     let mut entries: Vec<Entry> = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
-        let framed = match Framed::read(&bytes.slice(at..)) {
-            Ok(framed) => framed,
-            Err(NotARecord::Zeros) => {
-                // The rest of a group's last block: the next group begins on a boundary.
-                let position = block.position + at as u64;
-                at += (block_align(position + 1) - position) as usize;
-                continue;
-            }
-            Err(NotARecord::Garbage) => return None,
+        let Some(framed) = Framed::read(&bytes.slice(at..)) else {
+            // Behind a group's last record is padding; the next group begins on a boundary. If it
+            // was no padding, the entries will not be whole.
+            let position = block.position + at as u64;
+            at += (block_align(position + 1) - position) as usize;
+            continue;
         };
         if framed.place.group != group || framed.place.file_epoch != block.epoch {
             return None;
@@ -133,6 +173,7 @@ fn decode_block(block: &Block, group: u32, bytes: &Bytes) -> Option<Vec<Entry>> 
         }
     }
     entries.truncate((block.end - block.first) as usize);
-    let is_whole = (block.first..block.end).eq(entries.iter().map(|entry| entry.index));
+    let is_whole = block.first < block.end
+        && (block.first..block.end).eq(entries.iter().map(|entry| entry.index));
     is_whole.then_some(entries)
 }

@@ -7,8 +7,8 @@
 
 use std::collections::VecDeque;
 
-/// Bytes of a file between two points, more or less one record: what one cold read decodes.
-pub(crate) const BLOCK_BYTES: u64 = 128 << 10;
+/// Blocks that a full file has, more or less.
+const BLOCKS_A_FILE: u64 = 64;
 
 /// Where the record that begins with an index is in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,14 +46,27 @@ pub(crate) struct Block {
 }
 
 /// Points of every file, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct OffsetTable {
     files: VecDeque<FilePoints>,
     /// The index after the last live entry.
     next: u64,
+    /// Bytes between two points, more or less one record: what one cold read decodes at least.
+    block_bytes: u64,
 }
 
 impl OffsetTable {
+    /// No file yet. `file_bytes` is how large the files will be.
+    pub(crate) fn new(file_bytes: u64) -> OffsetTable {
+        let block_bytes = (file_bytes / BLOCKS_A_FILE).max(1);
+        OffsetTable { files: VecDeque::new(), next: 1, block_bytes }
+    }
+
+    /// Most bytes of entries that one record should have, so that blocks stay near their size.
+    pub(crate) fn record_bytes_max(&self) -> usize {
+        (self.block_bytes / 2) as usize
+    }
+
     /// Begins a new file; what is noted from now on is in it.
     pub(crate) fn begin_file(
         &mut self,
@@ -79,7 +92,8 @@ impl OffsetTable {
         self.next = first + count;
         let Some(file) = self.files.back_mut() else { panic!("no file was begun") };
         assert!(position >= file.end, "records are noted in file order");
-        let due = file.points.last().is_none_or(|point| position - point.position >= BLOCK_BYTES);
+        let due =
+            file.points.last().is_none_or(|point| position - point.position >= self.block_bytes);
         if due || cuts {
             file.points.push(Point { index: first, position });
         }

@@ -4,25 +4,21 @@
 //! calls durable. Anything else that does not read is damage, and damage refuses the start: a log
 //! is never shortened silently.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use tidelog_wal::{
     WalError,
     chain::{
-        self, BLOCK_BYTES, ChainConfig, ChainFile, ChainWriter, FileHeader, FilePool, HEADER_BYTES,
-        block_align,
+        self, BLOCK_BYTES, ChainConfig, ChainFile, ChainWriter, FileHeader, FilePool, block_align,
     },
     env::{Caching, FileSystem, Open, read_exact_at},
 };
 use tracing::warn;
 
 use super::{
-    record::{Framed, NotARecord, RECORD_ALIGN, Record},
+    offsets::OffsetTable,
+    record::{Framed, RECORD_ALIGN, Record},
     replay::{Location, Replay},
 };
 use crate::{config::RaftConfig, entry_cache::EntryCache, error::RaftError};
@@ -43,18 +39,6 @@ pub(crate) struct RecoveredLog {
     pub(crate) next_sequence: u64,
     /// Whether there was no log at all.
     pub(crate) is_fresh: bool,
-    /// Where a torn record was cut off, for the log line.
-    pub(crate) cut: Option<Cut>,
-}
-
-/// What was cut off the end of the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Cut {
-    pub(crate) path: PathBuf,
-    /// Where the torn record begins, in bytes.
-    pub(crate) position: u64,
-    /// The sequence it would have had.
-    pub(crate) sequence: u64,
 }
 
 /// Bytes of the largest entry that a log with these settings takes.
@@ -76,12 +60,10 @@ pub(crate) fn recover(
     let chain = chain::recover(Arc::clone(fs), chain_config(dir, config), oldest)?;
     let settings = &config.settings;
     let cache = EntryCache::new(0, settings.entries_memory_bytes, settings.entries_memory_max);
-    let mut replay = Replay::new(cache);
-    let scanned = scan_files(&chain.files, config.group, &mut replay)?;
-    let is_fresh = scanned.next_sequence == 1;
-    let (pool, chain) = chain.resume(scanned.next_sequence)?;
-    let next_sequence = scanned.next_sequence;
-    Ok(RecoveredLog { replay, pool, chain, next_sequence, is_fresh, cut: scanned.cut })
+    let mut replay = Replay::new(cache, OffsetTable::new(settings.segment_bytes));
+    let next_sequence = scan_files(&chain.files, config.group, &mut replay)?;
+    let (pool, chain) = chain.resume(next_sequence)?;
+    Ok(RecoveredLog { replay, pool, chain, next_sequence, is_fresh: next_sequence == 1 })
 }
 
 fn chain_config(dir: &Path, config: &RaftConfig) -> ChainConfig {
@@ -119,25 +101,16 @@ fn oldest_sequence(fs: &dyn FileSystem, dir: &Path) -> Result<u64, RaftError> {
 fn read_header(fs: &dyn FileSystem, path: &Path) -> Result<Option<FileHeader>, RaftError> {
     let failed = |error| RaftError::io("cannot read", path, error);
     let file = fs.open(path, Open::Read, Caching::Buffered).map_err(failed)?;
-    let mut header = [0; HEADER_BYTES];
+    let mut header = [0; BLOCK_BYTES as usize];
     read_exact_at(&*file, &mut header, 0).map_err(failed)?;
-    FileHeader::decode(&header, OWNER)
+    FileHeader::decode_block(&header, OWNER)
         .map_err(|error| RaftError::damaged(path, 0, error.to_string()))
 }
 
-/// How reading all files ended.
-struct Scanned {
-    next_sequence: u64,
-    cut: Option<Cut>,
-}
-
-fn scan_files(
-    files: &[Arc<ChainFile>],
-    group: u32,
-    replay: &mut Replay,
-) -> Result<Scanned, RaftError> {
+/// Reads all files and makes what it keeps durable; returns the sequence to go on with.
+fn scan_files(files: &[Arc<ChainFile>], group: u32, replay: &mut Replay) -> Result<u64, RaftError> {
     let Some((newest, sealed)) = files.split_last() else {
-        return Ok(Scanned { next_sequence: 1, cut: None });
+        return Ok(1);
     };
     let mut damage = None;
     for (file, successor) in sealed.iter().zip(&files[1..]) {
@@ -151,8 +124,9 @@ fn scan_files(
         }
     }
     let mut scan = Scan::begin(newest, group, replay)?;
-    let stopped = scan.run(replay, None);
-    let cut = stopped.map(|reason| scan.judge(reason)).transpose()?.flatten();
+    if let Some(reason) = scan.run(replay, None) {
+        scan.judge(reason)?;
+    }
     if scan.next_sequence > 1 {
         let missing = replay.finish().err();
         let missing = missing.map(|reason| RaftError::damaged(&newest.path, BLOCK_BYTES, reason));
@@ -162,7 +136,7 @@ fn scan_files(
         }
     }
     scan.settle()?;
-    Ok(Scanned { next_sequence: scan.next_sequence, cut })
+    Ok(scan.next_sequence)
 }
 
 /// Reading one file from its first record on.
@@ -197,20 +171,10 @@ impl Scan<'_> {
     /// short.
     fn run(&mut self, replay: &mut Replay, seal: Option<u64>) -> Option<String> {
         while seal != Some(self.next_sequence) {
-            let framed = match self.framed(self.position) {
+            let framed = match self.next_record() {
                 Ok(framed) => framed,
-                Err(NotARecord::Zeros) if !self.position.is_multiple_of(BLOCK_BYTES) => {
-                    self.position = block_align(self.position);
-                    continue;
-                }
-                Err(_) => return Some("no record where one was expected".to_owned()),
+                Err(reason) => return Some(reason),
             };
-            if framed.place.sequence != self.next_sequence {
-                return Some(format!(
-                    "record {} where {} was expected",
-                    framed.place.sequence, self.next_sequence
-                ));
-            }
             let length = framed.bytes_in_file as u64;
             let location = Location { position: self.position, length };
             let applied = match Record::decode(&framed) {
@@ -227,16 +191,38 @@ impl Scan<'_> {
         None
     }
 
-    /// Whether the newest file merely ends here, was torn here (the cut), or is damaged.
-    fn judge(&self, reason: String) -> Result<Option<Cut>, RaftError> {
+    /// The record that comes next. Behind a group's last record anything may lie that a crash
+    /// made of its padding, so there the next block counts as well.
+    fn next_record(&mut self) -> Result<Framed, String> {
+        let mut found = self.framed(self.position);
+        if found.is_none() && !self.position.is_multiple_of(BLOCK_BYTES) {
+            let next_group = block_align(self.position);
+            found = self.framed(next_group);
+            if found.as_ref().is_some_and(|framed| framed.place.sequence == self.next_sequence) {
+                self.position = next_group;
+            }
+        }
+        match found {
+            Some(framed) if framed.place.sequence == self.next_sequence => Ok(framed),
+            Some(framed) => {
+                let (found, expected) = (framed.place.sequence, self.next_sequence);
+                Err(format!("record {found} where {expected} was expected"))
+            }
+            None => Err("no record where one was expected".to_owned()),
+        }
+    }
+
+    /// Whether the newest file merely ends here, was torn here and is cut, or is damaged.
+    fn judge(&self, reason: String) -> Result<(), RaftError> {
         let mut is_torn = self.looks_ours(self.position);
         let mut durable_through = self.durable_through;
         let (mut position, mut is_whole) = (self.position, false);
         while position + RECORD_ALIGN as u64 <= self.file.bytes {
-            if let Ok(framed) = self.framed(position) {
+            if let Some(framed) = self.framed(position) {
                 durable_through = durable_through.max(framed.place.durable_through);
                 // Whole and in its place, so no crash made it unreadable.
-                is_whole |= framed.place.sequence == self.next_sequence;
+                is_whole |=
+                    position == self.position && framed.place.sequence == self.next_sequence;
                 is_torn = true;
             }
             position += RECORD_ALIGN as u64;
@@ -244,16 +230,14 @@ impl Scan<'_> {
         if is_whole || durable_through >= self.next_sequence {
             return Err(RaftError::damaged(&self.file.path, self.position, reason));
         }
-        let cut = Cut {
-            path: self.file.path.clone(),
-            position: self.position,
-            sequence: self.next_sequence,
-        };
         if is_torn {
-            warn!(path = %cut.path.display(), position = cut.position, sequence = cut.sequence,
-                "cut a torn record off the end of the Raft log: {reason}");
+            warn!(
+                path = %self.file.path.display(), position = self.position,
+                sequence = self.next_sequence,
+                "cut a torn record off the end of the Raft log: {reason}"
+            );
         }
-        Ok(is_torn.then_some(cut))
+        Ok(())
     }
 
     /// Makes what is kept of the newest file durable before anybody is told of it.
@@ -267,12 +251,12 @@ impl Scan<'_> {
     }
 
     /// The record of this file and group at a position.
-    fn framed(&self, position: u64) -> Result<Framed, NotARecord> {
+    fn framed(&self, position: u64) -> Option<Framed> {
         let at = ((position - BLOCK_BYTES) as usize).min(self.bytes.len());
         let framed = Framed::read(&self.bytes.slice(at..))?;
         let place = framed.place;
         let is_ours = place.group == self.group && place.file_epoch == self.file.header.epoch;
-        if is_ours { Ok(framed) } else { Err(NotARecord::Garbage) }
+        is_ours.then_some(framed)
     }
 
     /// Whether what does not read was once written to this place by this log: its epoch or its

@@ -55,14 +55,15 @@ pub(crate) struct Location {
 }
 
 impl Replay {
-    /// Nothing read yet; `cache` is an empty window with the bounds to keep.
-    pub(crate) fn new(cache: EntryCache) -> Replay {
+    /// Nothing read yet; `cache` is an empty window with the bounds to keep, `table` an
+    /// empty table.
+    pub(crate) fn new(cache: EntryCache, table: OffsetTable) -> Replay {
         Replay {
             hard_state: HardState::default(),
             snapshot: None,
             terms: TermIndex::new(0, 0),
             cache,
-            table: OffsetTable::default(),
+            table,
             is_anchored: false,
             missing_through: 0,
             truncated_through: 0,
@@ -100,7 +101,7 @@ impl Replay {
 
     /// Whether everything the log needs was there; an error says what is missing.
     pub(crate) fn finish(&self) -> Result<(), String> {
-        if self.missing_through > self.truncated_through {
+        if self.is_floating() {
             let first = self.truncated_through + 1;
             return Err(format!("entries {first} to {} are missing", self.missing_through));
         }
@@ -134,6 +135,12 @@ impl Replay {
 
     fn apply_append(&mut self, entries: Vec<Entry>, location: Location) -> Result<(), String> {
         let (first, count) = (entries[0].index, entries.len() as u64);
+        if first <= self.terms.truncated().0 && self.is_floating() {
+            // What was there had been cut before its file went; the term before is not known yet.
+            self.missing_through = first - 1;
+            let assumed = if first > 1 { entries[0].term } else { 0 };
+            self.begin_after(first - 1, assumed);
+        }
         if first <= self.terms.truncated().0 || first > self.terms.last() + 1 {
             let (truncated, last) = (self.terms.truncated().0, self.terms.last());
             return Err(format!("entry {first} does not follow {truncated}..={last}"));
@@ -163,7 +170,12 @@ impl Replay {
 
     fn apply_truncate(&mut self, index: u64, term: u64) -> Result<(), String> {
         self.truncated_through = self.truncated_through.max(index);
-        if index <= self.terms.truncated().0 {
+        let (truncated, assumed) = self.terms.truncated();
+        if index < truncated {
+            return Ok(());
+        }
+        if index == truncated && term <= assumed {
+            self.terms.correct_truncated(term);
             return Ok(());
         }
         if self.terms.term(index) != Some(term) {
@@ -174,6 +186,11 @@ impl Replay {
         self.terms.truncate_prefix(index);
         self.cache.drop_through(index);
         Ok(())
+    }
+
+    /// Whether the log so far begins where a file did and not where it was truncated.
+    fn is_floating(&self) -> bool {
+        self.missing_through > self.truncated_through
     }
 
     fn begin_after(&mut self, index: u64, term: u64) {
@@ -197,7 +214,8 @@ mod tests {
 
     /// Plays records of one file and returns (truncated, last) or what was wrong.
     fn play(records: Vec<Record>) -> Result<(u64, u64), String> {
-        let mut replay = Replay::new(EntryCache::new(0, u64::MAX, usize::MAX));
+        let mut replay =
+            Replay::new(EntryCache::new(0, u64::MAX, usize::MAX), OffsetTable::new(1 << 20));
         replay.table.begin_file(1, 1, 4096, 1 << 20);
         let mut position = 4096;
         for record in records {
@@ -241,5 +259,20 @@ mod tests {
         let truncated = vec![marker(105, 4), Record::TruncatePrefix { index: 104, term: 4 }];
         let with: Vec<Record> = begin().into_iter().chain(more).chain(truncated).collect();
         assert_eq!(play(with), Ok((104, 110)));
+    }
+
+    #[test]
+    fn a_tail_that_was_cut_after_its_file_began_is_not_missing() {
+        // The file before had entries up to 100; 98 to 100 were cut, then all below 98 went.
+        let begin =
+            vec![Record::LogEnd { index: 100, term: 4 }, marker(90, 3), entries(98..=99, 5)];
+        let truncate =
+            |index, term| [marker(index, term), Record::TruncatePrefix { index, term }].into_iter();
+        let floating: Vec<Record> = begin.clone();
+        assert_eq!(play(floating), Err("entries 1 to 97 are missing".to_owned()));
+        let before: Vec<Record> = begin.clone().into_iter().chain(truncate(97, 3)).collect();
+        assert_eq!(play(before), Ok((97, 99)));
+        let within: Vec<Record> = begin.into_iter().chain(truncate(98, 5)).collect();
+        assert_eq!(play(within), Ok((98, 99)));
     }
 }

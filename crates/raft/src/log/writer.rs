@@ -3,8 +3,7 @@
 use std::{
     collections::VecDeque,
     io::IoSlice,
-    path::PathBuf,
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -12,14 +11,13 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use raft::eraftpb::{Entry, HardState, Snapshot};
 use tidelog_wal::{
     WalError,
-    chain::{BLOCK_BYTES, ChainWriter, FilePool, block_align},
-    env::FileSystem,
+    chain::{BLOCK_BYTES, ChainWriter, block_align},
     error::Fatal,
 };
 use tracing::{error, info};
 
 use super::{
-    offsets::{BLOCK_BYTES as TABLE_BLOCK_BYTES, OffsetTable},
+    LogFiles,
     record::{Place, RECORD_ALIGN, Record, append_bytes, entry_payload_bytes},
     replay::SnapshotMeta,
 };
@@ -27,8 +25,6 @@ use crate::{cold_reads::Task, handle::Shared, handle::lock, metrics::RaftMetrics
 
 /// Most bytes of entries that one sync covers, more or less one request.
 const GROUP_BYTES_MAX: u64 = 4 << 20;
-/// Most bytes of entries in one record, more or less one entry.
-const RECORD_BYTES_MAX: usize = (TABLE_BLOCK_BYTES / 2) as usize;
 
 /// Most bytes of the records that a file begins with.
 const STATE_BYTES_MAX: u64 = 8 << 10;
@@ -38,7 +34,7 @@ const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
 /// What a step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
     /// Something; there may be more.
     Worked,
     /// There was nothing to do.
@@ -82,16 +78,10 @@ pub(crate) struct LogState {
 /// The writer's own things.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
-    pub(crate) group: u32,
-    pub(crate) fs: Arc<dyn FileSystem>,
-    pub(crate) snapshots_dir: PathBuf,
-    pub(crate) pool: Arc<FilePool>,
-    pub(crate) chain: ChainWriter,
-    pub(crate) table: Arc<Mutex<OffsetTable>>,
-    pub(crate) requests: Receiver<Request>,
-    pub(crate) tasks: Sender<Task>,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) metrics: RaftMetrics,
+    files: LogFiles,
+    chain: ChainWriter,
+    links: WriterLinks,
+    metrics: RaftMetrics,
     state: LogState,
     next_sequence: u64,
     durable_through: u64,
@@ -104,6 +94,14 @@ pub(crate) struct LogWriter {
     outcome: Outcome,
     buffer: Vec<u8>,
     notes: Vec<Note>,
+}
+
+/// The writer's ends of the channels to the node's other threads.
+#[derive(Debug)]
+pub(crate) struct WriterLinks {
+    pub(crate) requests: Receiver<Request>,
+    pub(crate) tasks: Sender<Task>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What may be said and done once everything taken is durable.
@@ -128,30 +126,18 @@ impl LogWriter {
     ///
     /// # Errors
     /// As the file system says.
-    #[expect(clippy::too_many_arguments, reason = "one caller, which has just made all of them")]
     pub(crate) fn begin(
-        config_group: u32,
-        fs: Arc<dyn FileSystem>,
-        snapshots_dir: PathBuf,
-        files: (Arc<FilePool>, ChainWriter, Arc<Mutex<OffsetTable>>),
+        files: LogFiles,
+        chain: ChainWriter,
         state: LogState,
         next_sequence: u64,
-        channels: (Receiver<Request>, Sender<Task>),
-        shared: Arc<Shared>,
+        links: WriterLinks,
         metrics: RaftMetrics,
     ) -> Result<LogWriter, Fatal> {
-        let (pool, chain, table) = files;
-        let (requests, tasks) = channels;
         let mut writer = LogWriter {
-            group: config_group,
-            fs,
-            snapshots_dir,
-            pool,
+            files,
             chain,
-            table,
-            requests,
-            tasks,
-            shared,
+            links,
             metrics,
             state,
             next_sequence,
@@ -206,8 +192,10 @@ impl LogWriter {
     /// Where none came, or where none can come any more.
     pub(crate) fn wait(&mut self, pause: Duration) -> Result<(), RecvTimeoutError> {
         let request = match pause {
-            Duration::MAX => self.requests.recv().map_err(|_| RecvTimeoutError::Disconnected)?,
-            _ => self.requests.recv_timeout(pause)?,
+            Duration::MAX => {
+                self.links.requests.recv().map_err(|_| RecvTimeoutError::Disconnected)?
+            }
+            _ => self.links.requests.recv_timeout(pause)?,
         };
         self.taken.push_back(request);
         Ok(())
@@ -217,7 +205,8 @@ impl LogWriter {
     fn take(&mut self) -> Result<bool, Fatal> {
         let mut bytes = 0;
         while bytes < GROUP_BYTES_MAX {
-            let Some(request) = self.taken.pop_front().or_else(|| self.requests.try_recv().ok())
+            let Some(request) =
+                self.taken.pop_front().or_else(|| self.links.requests.try_recv().ok())
             else {
                 break;
             };
@@ -235,7 +224,7 @@ impl LogWriter {
     /// The snapshot of a leader, durable before the marker that names it.
     fn write_snapshot_file(&self, snapshot: &Snapshot) -> Result<bool, Fatal> {
         let meta = SnapshotMeta::of(snapshot);
-        snapshot::write(&*self.fs, &self.snapshots_dir, self.group, &meta, &snapshot.data)
+        snapshot::write(&self.files, &meta, &snapshot.data)
     }
 
     /// Queues the records of a request, in the order that a torn tail may cut between any two of
@@ -252,7 +241,8 @@ impl LogWriter {
                     self.take_hard_state(hard_state, !entries.is_empty());
                 }
                 let bytes = entries.iter().map(entry_payload_bytes).sum::<usize>() as u64;
-                self.unwritten.extend(split(entries).into_iter().map(Record::Append));
+                let records = split(entries, lock(&self.files.table).record_bytes_max());
+                self.unwritten.extend(records.into_iter().map(Record::Append));
                 bytes
             }
             Request::Compact { snapshot, truncate: (index, term) } => {
@@ -298,7 +288,7 @@ impl LogWriter {
     fn encode(&mut self, record: Record) {
         let at = self.buffer.len() as u64;
         let place = Place {
-            group: self.group,
+            group: self.files.group,
             file_epoch: self.chain.epoch(),
             sequence: self.next_sequence,
             durable_through: self.durable_through,
@@ -338,7 +328,7 @@ impl LogWriter {
         assert!(self.buffer.len().is_multiple_of(RECORD_ALIGN), "only whole records are written");
         let bytes = self.buffer.len() as u64;
         let start = self.chain.append(vec![IoSlice::new(&self.buffer)], bytes)?;
-        let mut table = lock(&self.table);
+        let mut table = lock(&self.files.table);
         for note in self.notes.drain(..) {
             match note {
                 Note::Append { first, count, at, length } => {
@@ -358,7 +348,7 @@ impl LogWriter {
         // Everything so far is synced before the next file's header can say so.
         self.sync()?;
         while !self.chain.roll(self.next_sequence, bytes_min)? {
-            match self.pool.fill_one() {
+            match self.files.pool.fill_one() {
                 Ok(_) => {}
                 Err(WalError::Fatal(fatal)) => return Err(fatal),
                 Err(_) => return Ok(false),
@@ -371,10 +361,10 @@ impl LogWriter {
     /// The state in front of a fresh file: from here on the files before are needed for their
     /// entries only.
     fn begin_file(&mut self) {
-        let files = self.pool.live_files();
+        let files = self.files.pool.live_files();
         let Some(newest) = files.last() else { unreachable!("a file was just begun") };
         let header = newest.header;
-        lock(&self.table).begin_file(header.number, header.epoch, BLOCK_BYTES, newest.bytes);
+        lock(&self.files.table).begin_file(header.number, header.epoch, BLOCK_BYTES, newest.bytes);
         self.metrics.log_files.set(files.len() as i64);
         let state = self.state.clone();
         self.encode(Record::LogEnd { index: state.last.0, term: state.last.1 });
@@ -397,40 +387,40 @@ impl LogWriter {
         let outcome = std::mem::take(&mut self.outcome);
         self.buffer.shrink_to(BUFFER_BYTES_KEPT);
         if outcome.number > 0 {
-            self.shared.persisted.fetch_max(outcome.number, Ordering::AcqRel);
-            self.shared.wake();
+            self.links.shared.persisted.fetch_max(outcome.number, Ordering::AcqRel);
+            self.links.shared.wake();
         }
         if outcome.compacted {
             self.delete_old()?;
         }
-        if self.chain.room() < self.chain.group_bytes_max() / 2 && self.pool.wants_file() {
+        if self.chain.room() < self.chain.group_bytes_max() / 2 && self.files.pool.wants_file() {
             // A lost wish costs the next roll the time to fill the file itself.
-            let _ = self.tasks.try_send(Task::FillFile);
+            let _ = self.links.tasks.try_send(Task::FillFile);
         }
         Ok(())
     }
 
     /// Frees the files and snapshots that the log just made durable does not need.
     fn delete_old(&mut self) -> Result<(), Fatal> {
-        let mut table = lock(&self.table);
+        let mut table = lock(&self.files.table);
         let below = table.files_below(self.state.truncated.0);
         below.into_iter().for_each(|number| table.forget_oldest(number));
         let oldest = table.oldest_file();
         drop(table);
-        let live = self.pool.live_files();
+        let live = self.files.pool.live_files();
         let oldest = live.iter().find(|file| Some(file.header.number) >= oldest);
         if let Some(file) = oldest
-            && let Err(error) = self.pool.recycle_below(file.header.first_sequence)
+            && let Err(error) = self.files.pool.recycle_below(file.header.first_sequence)
         {
             error!(%error, "an old file of the Raft log stays until the next start");
         }
         let index = self.state.snapshot.index;
-        if let Err(error) = snapshot::remove_older(&*self.fs, &self.snapshots_dir, index) {
+        if let Err(error) = snapshot::remove_older(&self.files, index) {
             error!(%error, "an old snapshot file stays until the next one is taken");
         }
         let (truncated, _) = self.state.truncated;
         info!(snapshot_index = index, truncated, "compacted the Raft log");
-        self.metrics.log_files.set(self.pool.live_files().len() as i64);
+        self.metrics.log_files.set(self.files.pool.live_files().len() as i64);
         Ok(())
     }
 
@@ -465,12 +455,12 @@ fn record_bytes_max(record: &Record) -> u64 {
 }
 
 /// Entries in records of a size that one cold read decodes.
-fn split(entries: Vec<Entry>) -> Vec<Vec<Entry>> {
+fn split(entries: Vec<Entry>, record_bytes_max: usize) -> Vec<Vec<Entry>> {
     let mut records: Vec<Vec<Entry>> = Vec::new();
     let mut bytes = 0;
     for entry in entries {
         let entry_bytes = entry_payload_bytes(&entry);
-        match records.last_mut().filter(|_| bytes + entry_bytes <= RECORD_BYTES_MAX) {
+        match records.last_mut().filter(|_| bytes + entry_bytes <= record_bytes_max) {
             Some(record) => record.push(entry),
             None => {
                 records.push(vec![entry]);

@@ -1,13 +1,15 @@
 //! The Raft thread: receives, ticks, proposes, hands out. It owns the `RawNode` and touches no
 //! file: the log writer and the cold worker do, each on a thread of its own.
 
+mod proposals;
+mod snapshots;
+
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
-use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, TrySendError};
 use protobuf::Message as _;
 use raft::{
@@ -18,6 +20,7 @@ use raft::{
 };
 use tracing::{error, info};
 
+use self::snapshots::SnapshotWork;
 use crate::{
     Transport,
     cold_reads::{Answer, READS_MAX, Task},
@@ -25,16 +28,12 @@ use crate::{
     driver::{
         ApplyProgress, Committed, Effect, Members, Persist, Persisted, Unpersisted, effects, sort,
     },
-    handle::{Command, Event, Inbox, Proposal, RaftStatus, Report, Role, Shared, lock},
+    handle::{Event, Inbox, RaftStatus, Report, Role, Shared, lock},
     log::{OffsetTable, Request, SnapshotMeta, entry_bytes_max, entry_payload_bytes},
     metrics::RaftMetrics,
     storage::RaftStorage,
 };
 
-/// Most proposals that one append message begins with.
-const PROPOSALS_A_STEP: usize = 1024;
-/// Most bytes of them.
-const PROPOSAL_BYTES_A_STEP: usize = 1 << 20;
 /// Most messages taken before the node looks at anything else.
 const MESSAGES_A_STEP: usize = 1024;
 /// Ticks after which a snapshot message of unknown fate counts as lost.
@@ -84,17 +83,6 @@ struct Told {
     leader: u64,
     /// Whether [`Event::Leader`] was sent for `term`.
     may_plan: bool,
-}
-
-/// Where the next snapshot of the own state is.
-#[derive(Debug, Default)]
-struct SnapshotWork {
-    is_asked_for: bool,
-    is_being_written: bool,
-    /// It is durable; the log is to name it when its queue has room.
-    to_name: Option<SnapshotMeta>,
-    /// Bytes of entries handed out since the last one.
-    bytes_since: u64,
 }
 
 impl Node {
@@ -181,8 +169,6 @@ impl Node {
         }
         self.step(Instant::now());
     }
-
-    // What arrives.
 
     fn take_persisted(&mut self) {
         let Persisted { number, messages, restore } =
@@ -300,70 +286,6 @@ impl Node {
         }
     }
 
-    // Proposals.
-
-    fn take_proposals(&mut self) -> Drained {
-        let mut drained = Drained::default();
-        let mut batch: Vec<Proposal> = Vec::new();
-        let mut dropped: Vec<u64> = Vec::new();
-        for _ in 0..PROPOSALS_A_STEP {
-            if drained.bytes >= PROPOSAL_BYTES_A_STEP as u64 {
-                break;
-            }
-            match self.inbox.proposals.try_recv() {
-                Ok(Command::Propose(proposal)) => {
-                    drained.bytes += proposal.data.len() as u64;
-                    if self.is_dropping || !self.plans_in(proposal.term) {
-                        dropped.push(proposal.ticket);
-                    } else {
-                        batch.push(proposal);
-                    }
-                }
-                Ok(Command::Resume) => {
-                    self.propose(std::mem::take(&mut batch), &mut dropped);
-                    self.is_dropping = false;
-                }
-                Err(_) => break,
-            }
-        }
-        self.propose(batch, &mut dropped);
-        if !dropped.is_empty() {
-            self.undelivered.push_back(Event::ProposalDropped { tickets: dropped });
-        }
-        drained.is_more = !self.inbox.proposals.is_empty();
-        drained
-    }
-
-    /// Whether a plan made in `term` still holds: nothing else was appended meanwhile.
-    fn plans_in(&self, term: u64) -> bool {
-        self.told == Told { term, leader: self.config.raft_id, may_plan: true }
-            && self.raw.raft.state == StateRole::Leader
-            && self.raw.raft.term == term
-    }
-
-    /// One message with all entries: one append to each follower, one slot of what may be in
-    /// flight, one write.
-    fn propose(&mut self, batch: Vec<Proposal>, dropped: &mut Vec<u64>) {
-        if batch.is_empty() {
-            return;
-        }
-        let entry = |proposal: &Proposal| Entry { data: proposal.data.clone(), ..Entry::default() };
-        let entries: Vec<Entry> = batch.iter().map(entry).collect();
-        let mut message = Message { from: self.config.raft_id, ..Message::default() };
-        message.set_msg_type(MessageType::MsgPropose);
-        message.set_entries(entries.into());
-        let next = self.raw.raft.raft_log.last_index() + 1;
-        match self.raw.step(message) {
-            Ok(()) => self.proposed.extend((next..).zip(batch.iter().map(|p| p.at))),
-            Err(_) => {
-                self.is_dropping = true;
-                dropped.extend(batch.iter().map(|proposal| proposal.ticket));
-            }
-        }
-    }
-
-    // Readies.
-
     fn handle_ready(&mut self) {
         let mut ready = self.raw.ready();
         let mut committed = Vec::new();
@@ -465,8 +387,6 @@ impl Node {
         self.transport.send(messages);
     }
 
-    // What the owner is told.
-
     /// Tells of a lost or changed leadership before anything that is committed after it.
     fn tell_role(&mut self) {
         let (term, leader) = (self.raw.raft.term, self.raw.raft.leader_id);
@@ -517,82 +437,6 @@ impl Node {
         }
     }
 
-    // Snapshots and the cold worker.
-
-    fn take_snapshot_offered(&mut self) {
-        if self.snapshot.is_being_written {
-            return;
-        }
-        let Some((index, data)) = lock(&self.shared.snapshot_offered).take() else { return };
-        let log = &self.raw.raft.raft_log;
-        let is_newer = index > self.raw.store().newest_snapshot().index;
-        let (true, true, Ok(term)) = (is_newer, index <= log.applied, log.term(index)) else {
-            self.snapshot.is_asked_for = false;
-            return;
-        };
-        let meta = SnapshotMeta { index, term, conf_state: self.members.at(index) };
-        self.write_snapshot(meta, data);
-    }
-
-    fn write_snapshot(&mut self, meta: SnapshotMeta, data: Bytes) {
-        let sent = self.links.tasks.try_send(Task::WriteSnapshot { meta, data });
-        self.snapshot.is_being_written = sent.is_ok();
-        self.snapshot.is_asked_for = sent.is_ok();
-        self.snapshot.bytes_since = 0;
-    }
-
-    /// Asks the owner for a snapshot when there is much to replay, or a follower needs one.
-    fn want_snapshot(&mut self) {
-        let applied = self.raw.raft.raft_log.applied;
-        let newest = self.raw.store().newest_snapshot().index;
-        let wanted = self.raw.mut_store().take_wanted_snapshot();
-        let settings = &self.config.settings;
-        let is_due = applied - newest >= settings.snapshot_entries
-            || self.snapshot.bytes_since >= (settings.tail_bytes / 4).max(1);
-        let is_wanted = wanted.is_some_and(|index| newest < index && index <= applied);
-        if !self.snapshot.is_asked_for && applied > newest && (is_due || is_wanted) {
-            self.snapshot.is_asked_for = true;
-            self.undelivered.push_back(Event::SnapshotWanted { index: wanted.unwrap_or(applied) });
-        }
-    }
-
-    /// Names a durable snapshot in the log and truncates the log behind it, leaving a tail.
-    fn compact(&mut self) {
-        if self.snapshot.to_name.is_none() || self.links.requests.is_full() {
-            return;
-        }
-        let Some(snapshot) = self.snapshot.to_name.take() else { return };
-        if snapshot != self.raw.store().newest_snapshot() {
-            return;
-        }
-        self.members.forget_below(snapshot.index);
-        let point = self.compaction_point(snapshot.index);
-        let term = self.raw.mut_store().truncate_prefix(point);
-        let request = Request::Compact { snapshot, truncate: (point, term) };
-        let queued = self.links.requests.try_send(request);
-        assert!(!matches!(queued, Err(TrySendError::Full(_))), "room was there before");
-    }
-
-    /// The index to truncate at: never above the snapshot, and with a tail behind it for followers
-    /// that lag. A follower that is alive keeps what it needs, up to twice the tail's bytes.
-    fn compaction_point(&self, snapshot_index: u64) -> u64 {
-        let settings = &self.config.settings;
-        let table = lock(&self.links.table);
-        let by_bytes = table.truncation_for(settings.tail_bytes);
-        let is_too_large = table.bytes_on_disk() > 2 * settings.tail_bytes;
-        drop(table);
-        let by_entries = snapshot_index.saturating_sub(settings.tail_entries);
-        let mut point = by_entries.max(by_bytes).min(snapshot_index);
-        if !is_too_large && self.raw.raft.state == StateRole::Leader {
-            let peers = self.raw.raft.prs().iter().filter(|(_, peer)| peer.recent_active);
-            let slowest = peers.map(|(_, peer)| peer.matched).min();
-            point = point.min(slowest.unwrap_or(point));
-        }
-        let (truncated, _) = self.raw.store().bounds();
-        let damaged = self.raw.store().damaged_through().min(snapshot_index);
-        point.max(damaged).max(truncated)
-    }
-
     fn ask_cold_worker(&mut self) {
         let tasks = self.raw.mut_store().take_tasks();
         for task in tasks {
@@ -600,8 +444,6 @@ impl Node {
             assert!(!matches!(asked, Err(TrySendError::Full(_))), "more than {READS_MAX} reads");
         }
     }
-
-    // Status.
 
     fn publish(&mut self, drained_bytes: u64) {
         let status = self.status();
@@ -652,11 +494,4 @@ impl Node {
         let members = self.raw.raft.prs().conf().to_conf_state();
         members.voters == [self.config.raft_id] && members.voters_outgoing.is_empty()
     }
-}
-
-/// What a step took from the queue of proposals.
-#[derive(Debug, Default)]
-struct Drained {
-    bytes: u64,
-    is_more: bool,
 }
