@@ -149,8 +149,10 @@ impl Node {
         self.want_snapshot();
         self.compact();
         self.ask_cold_worker();
-        self.deliver();
+        // First the status, then the events: an owner that is told that it may plan proposes at
+        // once, and its proposal is judged by the status.
         self.publish(drained.bytes);
+        self.deliver();
         is_more
     }
 
