@@ -70,6 +70,9 @@ pub struct Segments {
     must_roll: bool,
     touched: Vec<(PathBuf, WriteHandle)>,
     touched_dirs: BTreeSet<PathBuf>,
+    /// A segment that was begun and, because the disk was full, is not one yet. Its file must go
+    /// before the recovery point rises: its name would end the segment in front of it.
+    begun: Option<Arc<Segment>>,
     /// Files were closed that only a sync of everything covers.
     owes_sync_all: bool,
     /// When the last write was, for [`FileCache::is_synced_since`].
@@ -101,6 +104,7 @@ impl Segments {
             must_roll: false,
             touched: Vec::new(),
             touched_dirs: BTreeSet::new(),
+            begun: None,
             owes_sync_all: false,
             write_mark: 0,
         };
@@ -133,6 +137,7 @@ impl Segments {
         let entries = &entries[new..];
         let Some(first) = entries.first() else { return Ok(()) };
         assert!(first.facts().base_offset >= end, "a batch overlaps the segments' end");
+        self.remove_begun()?;
         let segment_bytes = self.config.segment_bytes.min(i32::MAX as u64);
         for run in plan::runs(self.active(), entries, segment_bytes) {
             self.write_run(&run)?;
@@ -143,8 +148,9 @@ impl Segments {
     /// Makes everything durable that was touched since the last call: files, then names.
     ///
     /// # Errors
-    /// [`SegmentError::Fatal`] for any error.
+    /// [`SegmentError::Fatal`] for any error of a sync.
     pub fn sync(&mut self) -> Result<(), SegmentError> {
+        self.remove_begun()?;
         let is_clean = self.touched_dirs.is_empty() && self.touched.is_empty();
         if is_clean && !self.owes_sync_all {
             return Ok(());
@@ -212,6 +218,7 @@ impl Segments {
         let reader = Arc::clone(&self.reader);
         let mut view = reader.view_mut();
         while let Some(last) = view.segments.pop_if(|segment| segment.base >= to) {
+            self.reader.set_end(last.base);
             self.unlink(&last)?;
         }
         self.sync_own_dir()?;
@@ -324,6 +331,7 @@ impl Segments {
         self.publish(&segment, &complete, open)?;
         if run.begins.is_some() {
             self.reader.view_mut().segments.push(segment);
+            self.begun = None;
             self.must_roll = false;
         }
         self.reader.set_end(open.next);
@@ -348,11 +356,23 @@ impl Segments {
             .map_err(|error| write_error("cannot create", &self.dir, error))?;
         // Its name, its topic's, and that of the directory of all topics.
         self.touched_dirs.extend(self.dir.ancestors().take(4).map(Path::to_owned));
-        let segment = self.segment(base, Some(Extent::empty(base)));
-        // What a full disk left behind of an earlier attempt is not this segment.
-        remove_if_there(&*fs, &segment.log)?;
-        remove_if_there(&*fs, &segment.index)?;
-        Ok(Arc::new(segment))
+        let segment = Arc::new(self.segment(base, Some(Extent::empty(base))));
+        self.begun = Some(Arc::clone(&segment));
+        Ok(segment)
+    }
+
+    fn remove_begun(&mut self) -> Result<(), SegmentError> {
+        if let Some(begun) = self.begun.take() {
+            self.touched.retain(|(path, _)| *path != begun.log && *path != begun.index);
+            self.touched_dirs.insert(self.dir.clone());
+            self.write_mark = self.files.write_mark();
+            let removed = self.unlink(&begun);
+            if removed.is_err() {
+                self.begun = Some(begun);
+            }
+            return removed;
+        }
+        Ok(())
     }
 
     fn publish(

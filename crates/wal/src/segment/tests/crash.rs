@@ -19,6 +19,8 @@ enum Step {
     Reopen,
     /// The power fails so many calls from now.
     Crash(u64),
+    /// The disk is full after so many bytes more, or is not any longer.
+    Full(Option<u64>),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -31,6 +33,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..50_i64).prop_map(Step::Reset),
         1 => Just(Step::Reopen),
         4 => (1..25_u64).prop_map(Step::Crash),
+        2 => (0..6000_u64).prop_map(|bytes| Step::Full(Some(bytes))),
+        2 => Just(Step::Full(None)),
     ];
     prop::collection::vec(step, 1..40)
 }
@@ -80,8 +84,17 @@ impl Owner {
                     self.segments = Some(segments);
                     return;
                 }
+                Err(SegmentError::DiskFull { .. }) => self.machine.set_capacity(u64::MAX),
                 Err(_) => self.power_loss(),
             }
+        }
+    }
+
+    fn fill(&self, spare: Option<u64>) {
+        self.machine.set_capacity(u64::MAX - 1);
+        if let Some(spare) = spare {
+            let free = self.machine.free_bytes(Path::new("")).unwrap_or(u64::MAX - 1);
+            self.machine.set_capacity(u64::MAX - 1 - free + spare);
         }
     }
 
@@ -113,10 +126,17 @@ impl Owner {
                     let end = self.end() + 2 * n as i64;
                     more.push(batch(end, 2, *size, self.seed as u8 ^ n as u8, end % 7));
                 }
+                if segments.end_offset().0 > self.end() {
+                    // An earlier append came so far before the disk was full.
+                    segments.cut(Offset(self.end()))?;
+                }
                 segments.append(&more)?;
                 self.held.extend(more);
             }
             Step::Checkpoint => {
+                if segments.end_offset().0 > self.end() {
+                    segments.cut(Offset(self.end()))?;
+                }
                 segments.sync()?;
                 self.recovery_point = self.end();
             }
@@ -137,15 +157,18 @@ impl Owner {
                 self.held.clear();
                 segments.reset(Offset(start))?;
             }
-            Step::Reopen | Step::Crash(_) => {}
+            Step::Reopen | Step::Crash(_) | Step::Full(_) => {}
         }
         Ok(())
     }
 
     fn check(&self) {
         let segments = self.segments.as_ref().unwrap();
-        assert_eq!(segments.end_offset(), Offset(self.end()));
-        assert_eq!(read_all(segments), (bytes_of(&self.held), vec![]));
+        let (bytes, damaged) = read_all(segments);
+        let held = bytes_of(&self.held);
+        assert!(bytes.starts_with(&held) && damaged.is_empty(), "{damaged:?}");
+        // What a full disk left of an append is whole batches, and goes before the next.
+        assert_eq!(bytes.len() > held.len(), segments.end_offset() > Offset(self.end()));
     }
 
     fn run(&mut self, steps: &[Step]) {
@@ -154,12 +177,14 @@ impl Owner {
             match step {
                 Step::Crash(calls) => self.machine.crash_at(self.machine.calls() + calls),
                 Step::Reopen => self.open(),
-                _ => {
-                    if self.step(step).is_err() {
+                Step::Full(spare) => self.fill(*spare),
+                _ => match self.step(step) {
+                    Ok(()) | Err(SegmentError::DiskFull { .. }) => {}
+                    Err(_) => {
                         self.power_loss();
                         self.open();
                     }
-                }
+                },
             }
             if !self.machine.is_off() {
                 self.check();
