@@ -60,7 +60,7 @@ fn with_records(attributes: i16, records: &[u8]) -> Bytes {
     BytesMut::freeze(batch)
 }
 
-/// What a record of half a gigabyte would begin with, then zeros: a length that is believed is paid for.
+/// What a record of half a gigabyte would begin with, then zeros.
 fn unpacked() -> impl io::Read {
     const HUGE_RECORD: &[u8] = &[0x80, 0x80, 0x80, 0x80, 0x08, 0, 0, 0, 0x01];
     HUGE_RECORD.chain(io::repeat(0).take(UNPACKED_BYTES))
