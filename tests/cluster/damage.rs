@@ -56,7 +56,6 @@ fn flip_bits(mut random: Random, stop: impl Fn(&mut Node)) {
         node.spawn();
         let outcome = judge(&mut node, &truths, lines, &flipped);
         outcomes[outcome as usize] += 1;
-        node.kill();
     }
     let [unharmed, reported, refused] = outcomes;
     eprintln!(
@@ -96,6 +95,7 @@ fn judge(node: &mut Node, truths: &[Truth], lines: usize, flipped: &str) -> Outc
         let (code, end) = wire.list_offset(truth.topic, -1).expect("an answer");
         vanished += usize::from(code == 0 && end < truth.end);
     }
+    node.kill(); // and with it, all that it said is read
     let said = node.log()[lines..].join("\n");
     let reported = said.contains("WARN") || said.contains("ERROR");
     assert!(vanished == 0 || reported, "{flipped}: {vanished} batches vanished, log:\n{said}");
@@ -124,6 +124,7 @@ fn read(wire: &mut Wire, topic: &str, offset: i64) -> Served {
 fn wait_until_served_or_ended(node: &mut Node) -> Option<Wire> {
     loop {
         if node.exit_status().is_some() {
+            node.kill(); // and with it, all that it said is read
             return None;
         }
         if node.is_ready() {

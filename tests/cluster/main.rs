@@ -6,6 +6,7 @@ mod damage;
 mod hostile;
 mod idempotence;
 mod kill;
+mod large;
 mod lifecycle;
 mod memory;
 mod misbehaving;

@@ -31,6 +31,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One connection, one request at a time unless a test writes frames itself.
 pub struct Wire {
+    port: u16,
     stream: TcpStream,
     correlation_id: i32,
 }
@@ -59,7 +60,16 @@ impl Wire {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Wire { stream, correlation_id: 0 })
+        Ok(Wire { port, stream, correlation_id: 0 })
+    }
+
+    /// Connects again, to the same broker.
+    ///
+    /// # Errors
+    /// As [`Wire::connect`].
+    pub fn reconnect(&mut self) -> io::Result<()> {
+        *self = Wire::connect(self.port)?;
+        Ok(())
     }
 
     /// The socket itself, for a test that misbehaves.
