@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidelog_net::service::{ConnectionInfo, Handled, Service};
-use tidelog_protocol::{ApiKey, RequestError, header::decode_request_header};
+use tidelog_protocol::{ApiKey, RequestError, header::decode_request_header, request};
 use tracing::debug;
 
 use crate::{
@@ -21,6 +21,10 @@ use crate::{
 pub struct BrokerService(pub Arc<Broker>);
 
 impl Service for BrokerService {
+    fn cost(&self, frame: &Bytes) -> u64 {
+        request::cost(frame)
+    }
+
     fn handle(&self, connection: &ConnectionInfo, frame: Bytes) -> Handled {
         match dispatch(&self.0, connection, frame) {
             Ok(handled) => handled,
@@ -42,7 +46,7 @@ fn dispatch(
     let context = RequestContext::new(header, Arc::clone(&connection.listener));
     match api_key {
         ApiKey::Produce => produce::handle(broker, context, body),
-        ApiKey::Fetch => fetch::handle(broker, context, body),
+        ApiKey::Fetch => fetch::handle(broker, context, connection, body),
         ApiKey::ListOffsets => list_offsets::handle(broker, context, body),
         ApiKey::Metadata => metadata::handle(broker, context, body),
         ApiKey::FindCoordinator => find_coordinator::handle(broker, &context, body),

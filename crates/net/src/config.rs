@@ -6,6 +6,9 @@ use tidelog_types::{property::Kind, settings};
 
 /// What `queued.max.request.bytes = -1` stands for.
 const QUEUED_BYTES_DEFAULT: u64 = 256 << 20;
+/// What `queued.max.response.bytes = -1` stands for, and the least that is of use.
+const REPLY_BYTES_DEFAULT: u64 = 256 << 20;
+const REPLY_BYTES_LEAST: u64 = 4 << 20;
 
 settings! {
     /// Limits of all listeners of one process.
@@ -15,6 +18,10 @@ settings! {
             Kind::Int { min: 1024, max: 2_147_483_647 }, "104857600";
         /// Bytes of requests being received or answered, over all connections; -1 means 268435456.
         queued_bytes_max: i64 = "queued.max.request.bytes",
+            Kind::Long { min: -1, max: i64::MAX }, "-1";
+        /// Bytes of replies being read or waiting for their clients, over all connections, at least
+        /// 4194304; -1 means 268435456.
+        reply_bytes_max: i64 = "queued.max.response.bytes",
             Kind::Long { min: -1, max: i64::MAX }, "-1";
         /// Requests of one connection that may wait for their replies.
         requests_in_flight_max: u32 = "queued.max.requests",
@@ -31,7 +38,7 @@ settings! {
         first_request_ms: i64 = "connection.first.request.timeout.ms",
             Kind::Long { min: -1, max: i64::MAX }, "30000";
         /// Milliseconds without a byte after which a half-sent request is given up for others, once
-        /// queued.max.request.bytes is spent.
+        /// queued.max.request.bytes is spent, or a reply not taken, once queued.max.response.bytes is.
         request_stall_ms: u32 = "connection.request.stall.timeout.ms",
             Kind::Int { min: 0, max: 2_147_483_647 }, "1000";
         /// Milliseconds that a client may take to accept the next byte of a reply; -1 means any.
@@ -61,6 +68,13 @@ impl NetConfig {
     pub fn queued_bytes(&self) -> u64 {
         let bound = u64::try_from(self.queued_bytes_max).unwrap_or(QUEUED_BYTES_DEFAULT);
         bound.max(2 * u64::from(self.request_bytes_max))
+    }
+
+    /// The bound on reply bytes.
+    #[must_use]
+    pub fn reply_bytes(&self) -> u64 {
+        let bound = u64::try_from(self.reply_bytes_max).unwrap_or(REPLY_BYTES_DEFAULT);
+        bound.max(REPLY_BYTES_LEAST)
     }
 
     /// The bound on connections, given how many files this process may open.

@@ -11,11 +11,14 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::{BufMut, Bytes};
-use rustix::buffer::spare_capacity;
+use rustix::{
+    buffer::spare_capacity,
+    event::{PollFd, PollFlags, Timespec, poll},
+};
 use tidelog_protocol::frame::{FrameDecoder, FrameError};
 use tokio::{
     io::Interest,
@@ -28,6 +31,7 @@ use crate::{
     listener::ListenerState,
     registry::{Handle, Order},
     replies::{Front, Replies},
+    reply_budget::ReplyRoom,
     service::{CloseReason, ConnectionInfo, Handled, Service},
 };
 
@@ -35,6 +39,10 @@ use crate::{
 const SCRATCH_BYTES: usize = 256 * 1024;
 /// A request of which so many bytes are missing is read straight into its own memory.
 const DIRECT_BYTES_MIN: usize = 64 * 1024;
+/// A request that costs less, in bytes, need not wait for room.
+const COSTLY_BYTES: u64 = 64 * 1024;
+/// How often a connection that reads nothing looks whether its client is still there.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// Rounds before others on this thread get their turn.
 const ROUNDS_MAX: usize = 8;
 
@@ -60,7 +68,11 @@ pub(crate) struct Connection<S: Service> {
     carried_bytes: u64,
     /// A request that nothing may overtake, and its bytes.
     waiting: Option<(Waiting, u64)>,
+    /// A request for whose cost there is no room yet, and that cost.
+    costly: Option<(Bytes, u64)>,
     replies: Replies,
+    /// What the replies hold that are complete and could not be written yet.
+    reply_room: ReplyRoom,
     /// Nothing more is read or handled.
     input_ended: bool,
     closing: Option<CloseReason>,
@@ -79,6 +91,8 @@ struct Deadlines {
     active: Instant,
     /// Since when the client has taken nothing of what waits for it.
     write_stalled: Option<Instant>,
+    /// When the client was last seen to be there, as long as nothing is read.
+    looked: Instant,
 }
 
 /// What the metrics have been told.
@@ -101,6 +115,7 @@ impl<S: Service> Connection<S> {
         let request_bytes_max = usize::try_from(limits.config.request_bytes_max);
         let decoder = FrameDecoder::new(request_bytes_max.unwrap_or(usize::MAX));
         let account = Account::new(Arc::clone(limits), Arc::clone(&handle));
+        let reply_room = ReplyRoom::new(&limits.replies, handle.id);
         listener.opened();
         Connection {
             socket,
@@ -113,7 +128,9 @@ impl<S: Service> Connection<S> {
             carried: Bytes::new(),
             carried_bytes: 0,
             waiting: None,
+            costly: None,
             replies: Replies::default(),
+            reply_room,
             input_ended: false,
             closing: None,
             waker: None,
@@ -155,14 +172,30 @@ impl<S: Service> Connection<S> {
                 self.handle.pardon();
                 self.account.evicted();
             }
-            Order::Drain => self.end_input(),
+            Order::Drain => {
+                self.end_input();
+                self.replies.hurry();
+            }
             Order::Abort => return Err(CloseReason::Shutdown),
         }
         Ok(())
     }
 
-    /// Writes every reply that is complete and in turn.
+    /// Writes every reply that is complete and in turn, and charges those that have to wait.
     fn answer(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), CloseReason> {
+        let blocked = self.write_replies(cx, now)?;
+        self.reply_room.settle(self.replies.output_bytes() as u64);
+        let drained = self.input_ended && self.replies.is_empty() && self.waiting.is_none();
+        match self.closing {
+            _ if blocked => Ok(()),
+            Some(reason) => Err(reason),
+            None if drained => Err(CloseReason::Shutdown),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes until there is nothing more to write, or the client takes no more: then true.
+    fn write_replies(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, CloseReason> {
         let bytes_max = self.output_bytes_max();
         loop {
             if self.closing.is_none()
@@ -172,21 +205,15 @@ impl<S: Service> Connection<S> {
                 self.closing = Some(reason);
             }
             if !self.replies.writable() {
-                break;
+                return Ok(false);
             }
             let written = self.replies.flush(&self.socket, cx);
             let written = written.map_err(|_| CloseReason::Disconnected)?;
             self.listener.metrics.sent_bytes.inc_by(written.bytes as u64);
             self.deadlines.wrote(now, written.bytes > 0, written.blocked);
             if written.blocked {
-                return Ok(());
+                return Ok(true);
             }
-        }
-        let drained = self.input_ended && self.replies.is_empty() && self.waiting.is_none();
-        match self.closing {
-            Some(reason) => Err(reason),
-            None if drained => Err(CloseReason::Shutdown),
-            None => Ok(()),
         }
     }
 
@@ -199,6 +226,10 @@ impl<S: Service> Connection<S> {
             self.waiting = None;
             self.accept(handled, request_bytes);
             return Ok(true);
+        }
+        if let Some((frame, cost)) = self.costly.take() {
+            self.handle_request(frame, cost);
+            return Ok(self.costly.is_none());
         }
         if !self.may_handle() {
             return Ok(false);
@@ -219,6 +250,7 @@ impl<S: Service> Connection<S> {
     fn may_handle(&self) -> bool {
         !self.input_ended
             && self.waiting.is_none()
+            && self.costly.is_none()
             && self.replies.len() < self.limits().config.requests_in_flight_max as usize
             && self.replies.output_bytes() < self.output_bytes_max()
     }
@@ -254,7 +286,8 @@ impl<S: Service> Connection<S> {
         let read = || Ok(rustix::io::read(&self.socket, spare_capacity(body))?);
         let count = try_read(&self.socket, asked, read)?;
         if let Some(frame) = self.decoder.take_frame() {
-            self.handle_request(frame);
+            let cost = self.service.cost(&frame);
+            self.handle_request(frame, cost);
         }
         Ok(count)
     }
@@ -277,18 +310,26 @@ impl<S: Service> Connection<S> {
     fn handle_requests(&mut self, rest: &mut &[u8]) {
         while !rest.is_empty() && self.may_handle() {
             match self.decoder.decode(rest) {
-                Ok(Some(frame)) => self.handle_request(frame),
+                Ok(Some(frame)) => {
+                    let cost = self.service.cost(&frame);
+                    self.handle_request(frame, cost);
+                }
                 Ok(None) => assert!(rest.is_empty(), "a decoder that asks for more took all"),
                 Err(error) => self.close(reason_of(error)),
             }
         }
     }
 
-    fn handle_request(&mut self, frame: Bytes) {
-        let request_bytes = frame.len() as u64;
-        self.counted.requests += 1;
+    fn handle_request(&mut self, frame: Bytes, cost: u64) {
         self.deadlines.had_request = true;
+        if cost >= COSTLY_BYTES && !self.account.may_decode(cost) {
+            self.costly = Some((frame, cost));
+            return;
+        }
+        let request_bytes = frame.len() as u64 + cost;
+        self.counted.requests += 1;
         let handled = self.service.handle(&self.info, frame);
+        self.account.decoded();
         self.accept(handled, request_bytes);
     }
 
@@ -311,6 +352,7 @@ impl<S: Service> Connection<S> {
         if !self.input_ended {
             self.input_ended = true;
             self.carried.clear();
+            self.costly = None;
             let request_bytes_max = self.limits().config.request_bytes_max;
             self.decoder = FrameDecoder::new(request_bytes_max as usize);
             self.handle.set_stalled_since(0);
@@ -322,7 +364,8 @@ impl<S: Service> Connection<S> {
         let unfinished = self.unfinished_bytes();
         let waiting = self.waiting.as_ref().map_or(0, |(_, request_bytes)| *request_bytes);
         let carried = if self.carried.is_empty() { 0 } else { self.carried_bytes };
-        let finished = self.replies.request_bytes() + waiting + carried;
+        let costly = self.costly.as_ref().map_or(0, |(frame, _)| frame.len() as u64);
+        let finished = self.replies.request_bytes() + waiting + costly + carried;
         self.account.settle(finished + unfinished, unfinished);
         let metrics = &self.listener.metrics;
         if self.counted.received > 0 {
@@ -341,20 +384,24 @@ impl<S: Service> Connection<S> {
 
     /// Closes a connection whose time is up; else makes sure to be woken when it may be.
     fn check_deadlines(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), CloseReason> {
+        let look = self.look(now)?;
         let timeouts = self.listener.limits.timeouts;
+        let write_stall = match self.limits().replies.is_spent() {
+            true => Some(timeouts.write_stall_spent),
+            false => timeouts.write_stall,
+        };
         let deadlines = &mut self.deadlines;
         let after = |since: Instant, timeout: Option<_>| timeout.and_then(|t| since.checked_add(t));
-        let quiet = self.replies.is_empty() && self.waiting.is_none();
+        let quiet = self.replies.is_empty() && self.waiting.is_none() && self.costly.is_none();
         let first_request = after(deadlines.opened, timeouts.first_request);
-        let write_stalled =
-            deadlines.write_stalled.and_then(|since| after(since, timeouts.write_stall));
+        let write_stalled = deadlines.write_stalled.and_then(|since| after(since, write_stall));
         let closing = [
             (first_request.filter(|_| !deadlines.had_request), CloseReason::NoRequest),
             (write_stalled, CloseReason::SlowReader),
             (after(deadlines.active, timeouts.idle).filter(|_| quiet), CloseReason::Idle),
         ];
         let mut next =
-            [self.replies.deadline(now), self.account.retry(now)].into_iter().flatten().min();
+            [self.replies.deadline(now), self.account.retry(now), look].into_iter().flatten().min();
         for (deadline, reason) in closing {
             let Some(deadline) = deadline else { continue };
             if deadline <= now {
@@ -364,6 +411,23 @@ impl<S: Service> Connection<S> {
         }
         deadlines.arm(next, cx, now);
         Ok(())
+    }
+
+    /// Reading tells that a client has left. Where the replies leave no room to read, the socket is
+    /// asked now and then, and so is, whenever the client takes nothing, whether it still may.
+    fn look(&mut self, now: Instant) -> Result<Option<Instant>, CloseReason> {
+        let is_deaf = !self.may_handle() && self.waiting.is_none() && self.costly.is_none();
+        if !is_deaf && self.deadlines.write_stalled.is_none() {
+            self.deadlines.looked = now;
+            return Ok(None);
+        }
+        if now >= self.deadlines.looked + LOOK_PAUSE {
+            self.deadlines.looked = now;
+            if is_deaf && has_left(&self.socket) {
+                return Err(CloseReason::Disconnected);
+            }
+        }
+        Ok(Some(self.deadlines.looked + LOOK_PAUSE))
     }
 
     fn limits(&self) -> &Limits {
@@ -412,8 +476,15 @@ impl Counted {
 impl Deadlines {
     fn new(now: Instant) -> Deadlines {
         let timer = Box::pin(sleep_until(now.into()));
-        let (armed, had_request, write_stalled) = (None, false, None);
-        Deadlines { timer, armed, opened: now, had_request, active: now, write_stalled }
+        Deadlines {
+            timer,
+            armed: None,
+            opened: now,
+            had_request: false,
+            active: now,
+            write_stalled: None,
+            looked: now,
+        }
     }
 
     fn wrote(&mut self, now: Instant, progress: bool, blocked: bool) {
@@ -441,6 +512,13 @@ impl Deadlines {
             Poll::Ready(()) => cx.waker().wake_by_ref(),
         }
     }
+}
+
+/// Whether the client has closed its end, or reset the connection, behind what is not read yet.
+fn has_left(socket: &TcpStream) -> bool {
+    let mut asked = [PollFd::new(socket, PollFlags::RDHUP)];
+    // A reset is told without being asked for.
+    poll(&mut asked, Some(&Timespec::default())).is_ok() && !asked[0].revents().is_empty()
 }
 
 /// Reads once. A read that got less than it asked for has emptied the socket: saying so to the

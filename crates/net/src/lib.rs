@@ -7,7 +7,8 @@
 //! the order they came, replies leave in that order.
 //!
 //! Architecture invariant: everything that grows has a bound in [`NetConfig`]: connections, bytes
-//! of requests, requests in flight, bytes of replies. At a bound the socket is not read.
+//! of requests, requests in flight, bytes of replies, of one connection and of all. At a bound the
+//! socket is not read, or the reply waits for room.
 //!
 //! Never in it: files, the log, authorization, retries.
 
@@ -19,10 +20,12 @@ pub mod listener;
 pub mod metrics;
 mod registry;
 mod replies;
+pub mod reply_budget;
 pub mod service;
 
 pub use config::NetConfig;
 pub use limits::Limits;
 pub use listener::{BindError, Drained, Listener};
 pub use metrics::NetMetrics;
+pub use reply_budget::{ReplyBudget, ReplyRoom};
 pub use service::{CloseReason, ConnectionInfo, Handled, PendingReply, Reply, Service};

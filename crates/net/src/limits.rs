@@ -15,6 +15,7 @@ use crate::{
     config::{NetConfig, milliseconds},
     metrics::NetMetrics,
     registry::{Connections, Handle, Order, lock},
+    reply_budget::ReplyBudget,
 };
 
 /// Bounds shared by all listeners of a process.
@@ -38,6 +39,9 @@ pub struct Limits {
     /// The connection that may finish its request beyond the bound, because all that is held
     /// belongs to requests that wait for room like it; 0 if none.
     granted: AtomicU64,
+    /// The connection whose request may cost more than there is room for; 0 if none.
+    decoding: AtomicU64,
+    pub(crate) replies: Arc<ReplyBudget>,
     listeners: AtomicU64,
     start: Instant,
 }
@@ -48,6 +52,8 @@ pub(crate) struct Timeouts {
     pub idle: Option<Duration>,
     pub first_request: Option<Duration>,
     pub write_stall: Option<Duration>,
+    /// Instead of that, once replies have to wait for room.
+    pub write_stall_spent: Duration,
 }
 
 impl Limits {
@@ -59,11 +65,15 @@ impl Limits {
         let bound = config.queued_bytes();
         metrics.connections_max.set(i64::try_from(connections_max).unwrap_or(i64::MAX));
         metrics.in_flight_bytes_max.set(i64::try_from(bound).unwrap_or(i64::MAX));
+        let (reply_bound, reply_bytes) = (config.reply_bytes(), metrics.reply_bytes.clone());
+        metrics.reply_bytes_max.set(i64::try_from(reply_bound).unwrap_or(i64::MAX));
         Arc::new(Limits {
             timeouts: Timeouts {
                 idle: milliseconds(config.idle_ms),
                 first_request: milliseconds(config.first_request_ms),
                 write_stall: milliseconds(config.write_stall_ms),
+                write_stall_spent: Duration::from_millis(u64::from(config.request_stall_ms))
+                    .min(milliseconds(config.write_stall_ms).unwrap_or(Duration::MAX)),
             },
             connections: Connections::new(connections_max, per_ip_max),
             config,
@@ -75,6 +85,8 @@ impl Limits {
             anyone_waits: AtomicBool::new(false),
             evicting: AtomicU64::new(0),
             granted: AtomicU64::new(0),
+            decoding: AtomicU64::new(0),
+            replies: ReplyBudget::new(reply_bound, reply_bytes),
             listeners: AtomicU64::new(0),
             start: Instant::now(),
         })
@@ -169,14 +181,38 @@ impl Account {
     /// Whether bytes may be read. Where not, the connection's task is woken when they may.
     pub fn may_read(&mut self) -> bool {
         self.waits = !self.limits.has_room(self.handle.id);
-        if !self.waits {
-            return true;
+        if self.waits {
+            self.wait();
+            self.waits = !self.limits.has_room(self.handle.id);
         }
+        !self.waits
+    }
+
+    /// Whether a request of this cost may be handled, which is charged then: if it fits into the
+    /// bound, or if no other goes beyond it now. Where not, as for [`Account::may_read`].
+    pub fn may_decode(&mut self, cost: u64) -> bool {
+        let used = self.limits.used.load(Ordering::SeqCst);
+        let fits = used.saturating_add(cost) <= self.limits.bound;
+        self.waits = !fits && !exchange(&self.limits.decoding, 0, self.handle.id);
+        if self.waits {
+            self.wait();
+        } else {
+            self.settle(self.held + cost, self.unfinished);
+        }
+        !self.waits
+    }
+
+    /// Says that the request was handled: another may go beyond the bound.
+    pub fn decoded(&self) {
+        if self.limits.decoding.load(Ordering::Relaxed) == self.handle.id {
+            exchange(&self.limits.decoding, self.handle.id, 0);
+        }
+    }
+
+    fn wait(&self) {
         lock(&self.limits.waiting).insert(self.handle.id, Arc::clone(&self.handle));
         self.limits.anyone_waits.store(true, Ordering::SeqCst);
         self.limits.relieve();
-        self.waits = !self.limits.has_room(self.handle.id);
-        !self.waits
     }
 
     /// When to look for room again, although nobody has called: a client may have stalled since.
@@ -217,6 +253,7 @@ impl Drop for Account {
     fn drop(&mut self) {
         lock(&self.limits.waiting).remove(&self.handle.id);
         exchange(&self.limits.granted, self.handle.id, 0);
+        self.decoded();
         // No longer to be found when its bytes come back, so that nobody is told to evict it then.
         self.limits.connections.remove(&self.handle);
         self.settle(0, 0);
@@ -320,6 +357,20 @@ mod tests {
         busy.settle(0, 0);
         assert!(lock(&test.limits.waiting).is_empty());
         assert!(reader.may_read());
+    }
+
+    #[test]
+    fn one_request_at_a_time_costs_more_than_there_is_room_for() {
+        let test = LimitsTest::new(1000);
+        let [mut first, mut second, mut third] = [test.account(), test.account(), test.account()];
+        assert_eq!((first.may_decode(900), test.limits.request_bytes()), (true, 900));
+        assert!(second.may_decode(5000), "one goes beyond the bound");
+        assert_eq!((third.may_decode(200), test.limits.request_bytes()), (false, 5900));
+        second.decoded();
+        second.settle(0, 0);
+        assert!(third.may_decode(200) && !second.may_decode(200));
+        drop(third);
+        assert!(second.may_decode(200));
     }
 
     #[test]

@@ -34,6 +34,9 @@ use crate::{
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// How often refused connections are logged, at most.
 const REFUSAL_LOG_PAUSE: Duration = Duration::from_secs(60);
+/// How long connections that were told to end at once are waited for. One whose task does not come
+/// to its turn dies with its runtime.
+const ABORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// An address could not be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -164,7 +167,7 @@ impl ListenerState {
         if aborted > 0 {
             warn!(listener = %self.name, aborted, "connections were cut: replies took too long");
             self.limits.connections.order_all(self.id, Order::Abort);
-            self.none_open().await;
+            let _ = timeout(ABORT_PATIENCE, self.none_open()).await;
         }
         info!(listener = %self.name, connections, aborted, "listener has stopped");
         Drained { connections, aborted }
@@ -230,7 +233,8 @@ impl Acceptor<'_> {
         };
         self.state.metrics.accepted.inc();
         let listener = Arc::clone(&self.state.name);
-        let info = ConnectionInfo { id: handle.id, listener, peer, local };
+        let replies = Arc::clone(&self.state.limits.replies);
+        let info = ConnectionInfo { id: handle.id, listener, peer, local, replies };
         let (service, state) = (Arc::clone(service), Arc::clone(self.state));
         tokio::spawn(Connection::new(socket, info, service, state, handle));
     }

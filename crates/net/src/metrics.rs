@@ -18,6 +18,8 @@ pub struct NetMetrics {
     in_flight: IntGaugeVec,
     pub(crate) in_flight_bytes: IntGauge,
     pub(crate) in_flight_bytes_max: IntGauge,
+    pub(crate) reply_bytes: IntGauge,
+    pub(crate) reply_bytes_max: IntGauge,
     pub(crate) connections_max: IntGauge,
 }
 
@@ -84,6 +86,14 @@ impl NetMetrics {
             in_flight_bytes_max: per.gauge(
                 "tidelog_inflight_request_bytes_limit",
                 "Bound on the bytes of requests being received or answered.",
+            )?,
+            reply_bytes: per.gauge(
+                "tidelog_inflight_response_bytes",
+                "Bytes held by replies being read or waiting for their clients.",
+            )?,
+            reply_bytes_max: per.gauge(
+                "tidelog_inflight_response_bytes_limit",
+                "Bound on the bytes of replies being read or waiting for their clients.",
             )?,
             connections_max: per.gauge("tidelog_connections_limit", "Bound on connections.")?,
         })

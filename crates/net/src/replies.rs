@@ -102,6 +102,15 @@ impl Replies {
         self.registered = false;
     }
 
+    /// Tells all pending replies that the process stops.
+    pub fn hurry(&mut self) {
+        for slot in &mut self.slots {
+            if let Slot::Pending { reply, .. } = slot {
+                reply.hurry();
+            }
+        }
+    }
+
     /// Moves what is complete to the front until `bytes_max` wait there.
     pub fn complete(&mut self, cx: &mut Context<'_>, now: Instant, bytes_max: usize) -> Front {
         while self.front_bytes < bytes_max {

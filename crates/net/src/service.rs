@@ -13,6 +13,8 @@ use std::{
 use bytes::Bytes;
 use tidelog_protocol::outgoing::Outgoing;
 
+use crate::reply_budget::ReplyBudget;
+
 /// Answers the requests of all connections of a listener.
 pub trait Service: Send + Sync + 'static {
     /// Takes one request, header included, length prefix not. Called in the order of arrival, on
@@ -20,6 +22,13 @@ pub trait Service: Send + Sync + 'static {
     ///
     /// `frame` owns exactly its bytes, so that keeping a slice of it keeps nothing else.
     fn handle(&self, connection: &ConnectionInfo, frame: Bytes) -> Handled;
+
+    /// Bytes that handling this request will allocate and its reply may keep, the frame not
+    /// counted. What costs much is handled only once there is room for it.
+    fn cost(&self, frame: &Bytes) -> u64 {
+        let _ = frame;
+        0
+    }
 
     /// Called once when a connection has ended, whatever the reason.
     fn closed(&self, connection: &ConnectionInfo) {
@@ -38,6 +47,8 @@ pub struct ConnectionInfo {
     pub peer: SocketAddr,
     /// Our address, as the client reached it.
     pub local: SocketAddr,
+    /// Where a reply that needs much memory finds room before it takes any.
+    pub replies: Arc<ReplyBudget>,
 }
 
 /// What became of one request.
@@ -75,6 +86,10 @@ pub trait PendingReply: Send {
     /// Called instead of [`PendingReply::poll_reply`] once the deadline has passed and polling
     /// gave nothing. `Pending` keeps waiting for the waker registered by the last poll.
     fn expire(&mut self) -> Poll<Result<Outgoing, CloseReason>>;
+
+    /// The process stops. A reply that waits for nothing but what may never come brings its
+    /// deadline forward. May be called again.
+    fn hurry(&mut self) {}
 }
 
 /// Why a connection ended.

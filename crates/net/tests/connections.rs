@@ -82,6 +82,37 @@ async fn requests_over_the_bound_are_not_read_until_replies_leave() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_is_noticed_although_nothing_of_it_is_read() {
+    let test = NetTest::start(NetConfig { requests_in_flight_max: 4, ..NetConfig::default() });
+    let mut peer = test.connect().await;
+    let frames: Vec<u8> = (0..10).flat_map(|id| request(id, Ask::AtGate)).collect();
+    peer.send(&frames).await;
+    test.until("four are handled", |test| test.service.seen().len() == 4).await;
+    drop(peer);
+    let closed = |test: &NetTest| test.metric("tidelog_connections_closed_total", "disconnected");
+    test.until("it has left", |test| closed(test) == 1.0).await;
+    assert_eq!(test.service.seen(), [0, 1, 2, 3]);
+    assert_eq!(test.limits.request_bytes(), 0);
+}
+
+#[tokio::test]
+async fn replies_that_nobody_takes_are_given_up_once_others_need_their_room() {
+    let config = NetConfig { reply_bytes_max: 0, request_stall_ms: 100, ..NetConfig::default() };
+    let test = NetTest::start(config);
+    let held = |test: &NetTest| test.metric("tidelog_inflight_response_bytes", "");
+    let closed = |test: &NetTest| test.metric("tidelog_connections_closed_total", "slow_reader");
+    let [mut small, mut large] = [test.connect().await, test.connect().await];
+    // More than the kernel's buffers take.
+    small.send(&request(1, Ask::Answer(7_000_000))).await;
+    test.until("some waits for its client", |test| held(test) > 0.0).await;
+    assert!(held(&test) < 3_000_000.0, "there is room for others: {} bytes", held(&test));
+    assert_eq!(small.receive_ids(1).await, [1]);
+    large.send(&request(2, Ask::Answer(20_000_000))).await;
+    test.until("the slow reader is closed", |test| closed(test) == 1.0).await;
+    assert_eq!(held(&test), 0.0);
+}
+
+#[tokio::test]
 async fn nothing_overtakes_a_request_that_waits() {
     let test = NetTest::start(NetConfig::default());
     let mut peer = test.connect().await;
@@ -270,6 +301,18 @@ async fn a_stopping_listener_answers_what_is_in_flight() {
     assert!(busy.ended().await);
     assert_eq!(test.stopped().await, Drained { connections: 3, aborted: 0 });
     assert!(tokio::net::TcpStream::connect(test.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_stopping_listener_hurries_those_who_wait_for_their_deadline() {
+    let mut test = NetTest::start(NetConfig::default());
+    let mut peer = test.connect().await;
+    let frames: Vec<u8> = (0..3).flat_map(|id| request(id, Ask::After(1_000_000))).collect();
+    peer.send(&frames).await;
+    test.until("handled", |test| test.service.seen().len() == 3).await;
+    test.stop();
+    assert_eq!(peer.receive_ids(3).await, [0, 1, 2]);
+    assert_eq!(test.stopped().await, Drained { connections: 1, aborted: 0 });
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ const UNLIMITED: usize = usize::MAX;
 
 apis! {
     Produce = 0, advertised 0, served 3 to 13, flexible 9, frame UNLIMITED;
-    Fetch = 1, advertised 4, served 4 to 18, flexible 12, frame UNLIMITED;
+    Fetch = 1, advertised 4, served 4 to 18, flexible 12, frame 8 * MIB;
     ListOffsets = 2, advertised 1, served 1 to 11, flexible 6, frame MIB;
     Metadata = 3, advertised 0, served 0 to 13, flexible 9, frame 8 * MIB;
     FindCoordinator = 10, advertised 0, served 0 to 6, flexible 3, frame MIB;

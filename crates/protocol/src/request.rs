@@ -11,6 +11,7 @@ use kafka_protocol::protocol::Decodable;
 use crate::{
     api_versions::ApiKey,
     error::{Malformed, RequestError},
+    header::decode_request_header,
     shape,
 };
 
@@ -37,6 +38,28 @@ codec_requests! {
     ListOffsetsRequest: ListOffsets,
     MetadataRequest: Metadata,
     OffsetForLeaderEpochRequest: OffsetForLeaderEpoch,
+}
+
+/// What a Fetch request takes for each of its bytes while it waits for records: some 250 bytes a
+/// partition.
+const FETCH_COST_FACTOR: u64 = 8;
+
+/// Bytes that answering a request takes besides its frame: decoded, and as long as it waits.
+///
+/// Nothing for Produce, whose records stay in the frame, nor for what is going to be refused.
+#[must_use]
+pub fn cost(frame: &Bytes) -> u64 {
+    let Some(key) = frame.first_chunk().map(|key| i16::from_be_bytes(*key)) else { return 0 };
+    match ApiKey::from_wire(key) {
+        None | Some(ApiKey::Produce) => 0,
+        Some(ApiKey::Fetch) => FETCH_COST_FACTOR * frame.len() as u64,
+        Some(_) => codec_cost(frame.clone()).unwrap_or(0) as u64,
+    }
+}
+
+fn codec_cost(frame: Bytes) -> Result<usize, RequestError> {
+    let (header, body) = decode_request_header(frame)?;
+    Ok(shape::check(header.api_key, header.api_version, &body)?.bytes_in_memory)
 }
 
 /// Walks a request's shape, then decodes it. Bytes behind the request are ignored, as Kafka does.

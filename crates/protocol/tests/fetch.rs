@@ -20,7 +20,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use proptest::prelude::*;
 use tidelog_protocol::{
-    ApiKey, RecordChunks, TopicRef,
+    ApiKey, RecordChunks, RequestError, TopicRef,
     fetch::{
         AbortedTransaction, EpochEndOffset, FetchPartitionResponse, FetchRequest, FetchResponse,
         FetchTopicResponse,
@@ -101,6 +101,18 @@ fn an_ordinary_request_is_never_too_costly() {
         let decoded = FetchRequest::decode(version, encode(&request, version).into());
         assert_eq!(decoded.map(|request| request.topics().count()), Ok(2000), "version {version}");
     }
+}
+
+#[test]
+fn a_request_for_one_partition_millions_of_times_is_too_costly() {
+    let partitions = vec![CodecPartition::default(); 400_000];
+    let topic = FetchTopic::default().with_partitions(partitions);
+    let request = codec::FetchRequest::default().with_topics(vec![topic]);
+    let body = Bytes::from(encode(&request, 4));
+    assert!(body.len() < ApiKey::Fetch.api().frame_bytes_max, "{} bytes", body.len());
+    let (decoded, peak) = peak_of(|| FetchRequest::decode(4, body));
+    assert!(matches!(decoded, Err(RequestError::TooCostly { .. })), "{decoded:?}");
+    assert!(peak < 64 * 1024, "{peak} bytes before it was refused");
 }
 
 #[test]

@@ -1,8 +1,18 @@
 //! Metrics and health over HTTP, for those who watch: read only, loopback unless told otherwise.
+//!
+//! On a thread of its own, so that neither the pages nor what they ask the system hold up clients,
+//! and so that they answer when clients are not. Connections and their time are bounded: whoever
+//! sends half a request gives way to the next.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    io,
+    net::TcpListener as StdListener,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
 };
 
 use axum::{
@@ -12,7 +22,26 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use prometheus::{Registry, TextEncoder};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::Builder,
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+
+/// Connections at a time; more wait in the backlog.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a request's header may take, and a connection, which is for one request.
+const HEADER_TIME_MAX: Duration = Duration::from_secs(5);
+const CONNECTION_TIME_MAX: Duration = Duration::from_secs(15);
+/// How long the accept loop rests after a failure, such as having no descriptor left.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// What the pages show.
 pub struct AdminState {
@@ -24,19 +53,56 @@ pub struct AdminState {
     pub refresh: Box<dyn Fn() + Send + Sync>,
 }
 
-/// Serves for as long as the runtime lives.
+/// Serves for as long as the process lives.
 ///
 /// # Errors
-/// As the listener says.
-pub async fn serve(listener: tokio::net::TcpListener, state: AdminState) -> std::io::Result<()> {
-    let routes = Router::new()
+/// When the system gives no thread, or does not poll the socket.
+pub fn start(listener: StdListener, state: AdminState) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+    let listener = {
+        let _entered = runtime.enter();
+        TcpListener::from_std(listener)?
+    };
+    let serving = move || runtime.block_on(serve(&listener, &routes(state)));
+    thread::Builder::new().name("admin".to_owned()).spawn(serving).map(drop)
+}
+
+async fn serve(listener: &TcpListener, routes: &Router) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let place = Arc::clone(&room).acquire_owned().await;
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                let answering = answer(socket, routes.clone());
+                tokio::spawn(async move {
+                    answering.await;
+                    drop(place);
+                });
+            }
+            Err(_) => sleep(ACCEPT_REST).await,
+        }
+    }
+}
+
+async fn answer(socket: TcpStream, routes: Router) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME_MAX)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(routes));
+    // What went wrong is between the client and the network.
+    let _ = timeout(CONNECTION_TIME_MAX, connection).await;
+}
+
+fn routes(state: AdminState) -> Router {
+    Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/version", get(version))
-        .with_state(Arc::new(state));
-    axum::serve(listener, routes).await
+        .with_state(Arc::new(state))
 }
 
 async fn index() -> &'static str {

@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -41,6 +42,8 @@ use crate::{
 
 /// The one listener; its name is what Kafka calls it.
 const LISTENER: &str = "PLAINTEXT";
+/// How long the data runtime's tasks are waited for once the listener has stopped.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a node listens, and what it tells clients.
 struct Sockets {
@@ -78,7 +81,11 @@ pub fn run(settings: &NodeSettings) -> anyhow::Result<()> {
     let listening = sockets.listener.local_addr();
     banner::print(&dir, &identity, &sockets.told, listening, admin_address);
     let state = admin_state(registry, fs, dir)?;
-    runtime()?.block_on(serve(sockets, Arc::clone(&node.broker), state))?;
+    let runtime = runtime()?;
+    let served = runtime.block_on(serve(sockets, Arc::clone(&node.broker), state));
+    // A task that does not come to its end must not keep the log from coming to its own.
+    runtime.shutdown_timeout(SHUTDOWN_PATIENCE);
+    served?;
     stop(&node)
 }
 
@@ -86,9 +93,7 @@ pub fn run(settings: &NodeSettings) -> anyhow::Result<()> {
 async fn serve(sockets: Sockets, broker: Arc<Broker>, state: AdminState) -> anyhow::Result<()> {
     let ready = Arc::clone(&state.ready);
     if let Some(admin) = sockets.admin {
-        admin.set_nonblocking(true)?;
-        let admin = tokio::net::TcpListener::from_std(admin)?;
-        tokio::spawn(admin_http::serve(admin, state));
+        admin_http::start(admin, state)?;
     }
     let stop = Notify::new();
     let serving = sockets.listener.serve(Arc::new(BrokerService(broker)), stop.notified());

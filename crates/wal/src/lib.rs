@@ -36,7 +36,9 @@ mod writer;
 
 pub use config::{Durability, LogSettings, WalConfig};
 pub use error::{Fatal, ReadError, StorageError, WalError, die};
-pub use log::{ColdRead, FoundBatch, Log, LogObserver, ReadOutcome, RecoveredPartition, Snapshot};
+pub use log::{
+    ColdRead, ColdReply, FoundBatch, Log, LogObserver, ReadOutcome, RecoveredPartition, Snapshot,
+};
 pub use metrics::WalMetrics;
 pub use reservations::{Reservation, ReserveTicket};
 pub use segment::{SegmentError, SegmentReader, Segments, SegmentsConfig, SegmentsReport};

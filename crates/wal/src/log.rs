@@ -89,7 +89,24 @@ pub struct RecoveredPartition {
 /// Answers a search in the log.
 pub type Found = Box<dyn FnOnce(Result<Option<FoundBatch>, ReadError>) + Send>;
 /// Answers a cold read with whole batches.
-pub type ReadDone = Box<dyn FnOnce(Result<Vec<Bytes>, ReadError>) + Send>;
+pub type ReadDone = Box<dyn ColdReply>;
+
+/// Whoever waits for a cold read.
+pub trait ColdReply: Send {
+    /// Whether nobody waits any more, so that the disk need not be asked.
+    fn is_abandoned(&self) -> bool {
+        false
+    }
+
+    /// Called once, on the reader thread; not at all where the read was abandoned.
+    fn done(self: Box<Self>, outcome: Result<Vec<Bytes>, ReadError>);
+}
+
+impl<F: FnOnce(Result<Vec<Bytes>, ReadError>) + Send> ColdReply for F {
+    fn done(self: Box<Self>, outcome: Result<Vec<Bytes>, ReadError>) {
+        self(outcome);
+    }
+}
 
 /// One partition's log. Clones share it.
 #[derive(Debug, Clone)]

@@ -28,7 +28,7 @@ impl ColdJob {
     /// Answers that it will not be done.
     pub(crate) fn refuse(self, error: ReadError) {
         match self {
-            ColdJob::Read { done, .. } => done(Err(error)),
+            ColdJob::Read { done, .. } => done.done(Err(error)),
             ColdJob::FindByTimestamp { done, .. } | ColdJob::FindMaxTimestamp { done, .. } => {
                 done(Err(error));
             }
@@ -54,9 +54,10 @@ impl ColdReader {
             return Ok(if is_closing { Step::Done } else { Step::Idle });
         };
         match job {
+            ColdJob::Read { done, .. } if done.is_abandoned() => {}
             ColdJob::Read { log, read, done } => {
                 self.shard.metrics.cold_reads.inc();
-                done(read_segments(&log, &read));
+                done.done(read_segments(&log, &read));
             }
             ColdJob::FindByTimestamp { log, timestamp_ms, upper, done } => {
                 done(find_by_timestamp(&log, timestamp_ms, upper));

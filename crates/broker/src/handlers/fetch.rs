@@ -2,6 +2,9 @@
 //!
 //! One machine for all of it: a round reads the partitions in the request's order, and may stop at
 //! one whose batches lie on disk; between rounds the request waits in its partitions' purgatories.
+//!
+//! Records take room of the bound on reply bytes before they are read. A request that is not its
+//! connection's next holds none of it and never asks the disk.
 
 use std::{
     future::Future as _,
@@ -9,11 +12,13 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use tidelog_net::service::{CloseReason, Handled, PendingReply, Reply};
+use tidelog_net::{
+    CloseReason, ConnectionInfo, Handled, PendingReply, Reply, ReplyBudget, ReplyRoom,
+};
 use tidelog_protocol::{
     Outgoing, RecordChunks, RequestError, TopicRef,
     fetch::{
@@ -23,7 +28,7 @@ use tidelog_protocol::{
 };
 use tidelog_replica::EpochEnd;
 use tidelog_types::{ErrorCode, LeaderEpoch, Offset};
-use tidelog_wal::{ColdRead, ReadError, ReadOutcome};
+use tidelog_wal::{ColdRead, ColdReply, ReadError, ReadOutcome};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -36,9 +41,15 @@ use crate::{
     waits::FetchWait,
 };
 
+/// Longest wait for records. An empty answer tells a client that asks for more to ask again.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Room that a first batch, sent whole whatever its size, is expected to need, in bytes.
+const FIRST_BATCH_BYTES: u64 = 1 << 20;
+
 pub(crate) fn handle(
     broker: &Arc<Broker>,
     context: RequestContext,
+    connection: &ConnectionInfo,
     body: Bytes,
 ) -> Result<Handled, RequestError> {
     let request = FetchRequest::decode(context.version(), body)?;
@@ -49,9 +60,11 @@ pub(crate) fn handle(
         let outgoing = context.finish(&broker.metrics, outgoing);
         return Ok(Handled::Reply(Reply::Ready(outgoing)));
     }
-    let mut fetch = Fetch::new(Arc::clone(broker), context, &request);
+    let mut fetch = Fetch::new(Arc::clone(broker), context, connection, &request);
     // Whoever answers later polls again with a waker of its own.
-    Ok(match fetch.poll_reply(&mut Context::from_waker(Waker::noop())) {
+    let polled = fetch.poll(&mut Context::from_waker(Waker::noop()));
+    fetch.is_next = true; // or will be, when it is polled again
+    Ok(match polled {
         Poll::Ready(Ok(outgoing)) => Handled::Reply(Reply::Ready(outgoing)),
         Poll::Ready(Err(reason)) => Handled::Close(reason),
         Poll::Pending => Handled::Reply(Reply::Pending(Box::new(fetch))),
@@ -69,6 +82,10 @@ struct Fetch {
     broker: Arc<Broker>,
     context: RequestContext,
     limits: Limits,
+    replies: Arc<ReplyBudget>,
+    connection_id: u64,
+    /// Whether it is its connection's next reply, so that it may hold what others wait for.
+    is_next: bool,
     topics: Vec<(TopicRef, usize)>,
     wanted: Vec<Wanted>,
     state: State,
@@ -99,8 +116,9 @@ enum State {
 type Registrations = Vec<FetchRegistration>;
 
 /// One pass over the partitions.
-#[derive(Default)]
 struct Round {
+    /// Holds `bytes`, and what the disk was asked for.
+    room: ReplyRoom,
     answers: Vec<FetchPartitionResponse>,
     /// What was seen of each partition, to notice what changes before a wait is registered.
     seen: Vec<(LeaderEpoch, Offset)>,
@@ -109,6 +127,9 @@ struct Round {
     is_urgent: bool,
     cold: Option<Cold>,
 }
+
+/// Tells a fetch what the disk gave.
+struct Told(oneshot::Sender<Result<Vec<Bytes>, ReadError>>);
 
 /// A partition whose batches the disk is asked for.
 struct Cold {
@@ -121,10 +142,17 @@ enum Read {
     /// With the leader epoch it was read in, if it could be read.
     Answer(FetchPartitionResponse, LeaderEpoch),
     Cold(Cold),
+    /// Nothing: it is to be read once the fetch is the next, and there is room.
+    Later,
 }
 
 impl Fetch {
-    fn new(broker: Arc<Broker>, context: RequestContext, request: &FetchRequest) -> Fetch {
+    fn new(
+        broker: Arc<Broker>,
+        context: RequestContext,
+        connection: &ConnectionInfo,
+        request: &FetchRequest,
+    ) -> Fetch {
         let found = broker.replicas.topics();
         let (mut topics, mut wanted) = (Vec::new(), Vec::new());
         for (topic, partitions) in request.topics() {
@@ -140,14 +168,60 @@ impl Fetch {
         let max_bytes = bytes(request.max_bytes).min(bytes(broker.settings.broker.fetch_max_bytes));
         let min_bytes = bytes(request.min_bytes).min(max_bytes);
         let limits = Limits { min_bytes, max_bytes, read_committed: request.read_committed };
-        let wait = timeout(request.max_wait_ms);
+        let wait = timeout(request.max_wait_ms).min(WAIT_MAX);
         let deadline = context.started().checked_add(wait).filter(|_| !wait.is_zero());
-        let state = State::Reading(Round::default());
-        let waker = Waker::noop().clone();
-        Fetch { broker, context, limits, topics, wanted, state, deadline, waker }
+        let (replies, connection_id) = (Arc::clone(&connection.replies), connection.id);
+        Fetch {
+            state: State::Reading(Round::new(&replies, connection_id)),
+            broker,
+            context,
+            limits,
+            replies,
+            connection_id,
+            is_next: false,
+            topics,
+            wanted,
+            deadline,
+            waker: Waker::noop().clone(),
+        }
     }
 
-    /// Reads on from where the round stopped. Pending where the disk is asked.
+    fn new_round(&self) -> State {
+        State::Reading(Round::new(&self.replies, self.connection_id))
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Outgoing, CloseReason>> {
+        self.waker.clone_from(context.waker());
+        loop {
+            match mem::replace(&mut self.state, State::Answered) {
+                State::Reading(mut round) => {
+                    if self.read(&mut round, context).is_pending() {
+                        // What others wait for is for the next reply only.
+                        let reading = State::Reading(round);
+                        self.state = if self.is_next { reading } else { self.new_round() };
+                        return Poll::Pending;
+                    }
+                    if self.is_answer(&round) {
+                        return Poll::Ready(Ok(self.finish(round.answers)));
+                    }
+                    self.state = match self.wait(&round) {
+                        Some((wait, registrations)) => State::Waiting(wait, registrations),
+                        None => self.new_round(),
+                    };
+                }
+                State::Waiting(wait, registrations) => {
+                    if wait.poll(context).is_pending() {
+                        self.state = State::Waiting(wait, registrations);
+                        return Poll::Pending;
+                    }
+                    self.state = self.new_round();
+                }
+                State::Answered => unreachable!("a reply is polled until it is ready, once"),
+            }
+        }
+    }
+
+    /// Reads on from where the round stopped. Pending where the disk is asked, or room is wanting.
     fn read(&self, round: &mut Round, context: &mut Context<'_>) -> Poll<()> {
         loop {
             if let Some(cold) = &mut round.cold {
@@ -164,11 +238,13 @@ impl Fetch {
             match self.read_partition(round, wanted) {
                 Read::Answer(answer, leader_epoch) => round.take(answer, leader_epoch),
                 Read::Cold(cold) => round.cold = Some(cold),
+                Read::Later if self.is_next && !round.room.wait(context.waker()) => {}
+                Read::Later => return Poll::Pending,
             }
         }
     }
 
-    fn read_partition(&self, round: &Round, wanted: &Wanted) -> Read {
+    fn read_partition(&self, round: &mut Round, wanted: &Wanted) -> Read {
         let request = &wanted.request;
         let failed = |code| Read::failed(request, code);
         let partition = match &wanted.partition {
@@ -200,7 +276,7 @@ impl Fetch {
     /// The at-least-one rule (KIP-74): the first batch of a response is sent whole, however large.
     fn read_log(
         &self,
-        round: &Round,
+        round: &mut Round,
         partition: &Partition,
         view: &View,
         request: &FetchPartition,
@@ -209,15 +285,24 @@ impl Fetch {
         let is_first = round.bytes == 0;
         let budget = self.limits.max_bytes.saturating_sub(round.bytes);
         let budget = budget.min(usize::try_from(request.partition_max_bytes).unwrap_or(0));
-        if request.fetch_offset >= upper || (budget == 0 && !is_first) {
+        let nothing = || {
             let answer = answer(view, request, self.limits, RecordChunks::None);
-            return Read::Answer(answer, view.leader_epoch);
+            Read::Answer(answer, view.leader_epoch)
+        };
+        if request.fetch_offset >= upper || (budget == 0 && !is_first) {
+            return nothing();
         }
+        let Some(budget) = round.make_room(budget) else {
+            // Who holds room does not wait for more, and who may not wait any longer has to ask
+            // again: else all could wait for each other.
+            return if is_first && self.deadline.is_some() { Read::Later } else { nothing() };
+        };
         match partition.read(request.fetch_offset, upper, budget, is_first) {
             Ok(ReadOutcome::Entries(entries)) => {
                 let records = RecordChunks::Entries(entries);
                 Read::Answer(answer(view, request, self.limits, records), view.leader_epoch)
             }
+            Ok(ReadOutcome::Cold(_)) if !self.is_next => Read::Later,
             Ok(ReadOutcome::Cold(read)) => ask_the_disk(partition, *view, read, request),
             Err(error) => Read::failed(request, errors::read(&error)),
         }
@@ -287,32 +372,7 @@ impl Fetch {
 
 impl PendingReply for Fetch {
     fn poll_reply(&mut self, context: &mut Context<'_>) -> Poll<Result<Outgoing, CloseReason>> {
-        self.waker.clone_from(context.waker());
-        loop {
-            match mem::replace(&mut self.state, State::Answered) {
-                State::Reading(mut round) => {
-                    if self.read(&mut round, context).is_pending() {
-                        self.state = State::Reading(round);
-                        return Poll::Pending;
-                    }
-                    if self.is_answer(&round) {
-                        return Poll::Ready(Ok(self.finish(round.answers)));
-                    }
-                    self.state = match self.wait(&round) {
-                        Some((wait, registrations)) => State::Waiting(wait, registrations),
-                        None => State::Reading(Round::default()),
-                    };
-                }
-                State::Waiting(wait, registrations) => {
-                    if wait.poll(context).is_pending() {
-                        self.state = State::Waiting(wait, registrations);
-                        return Poll::Pending;
-                    }
-                    self.state = State::Reading(Round::default());
-                }
-                State::Answered => unreachable!("a reply is polled until it is ready, once"),
-            }
-        }
+        self.poll(context)
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -322,16 +382,43 @@ impl PendingReply for Fetch {
     fn expire(&mut self) -> Poll<Result<Outgoing, CloseReason>> {
         self.deadline = None;
         if matches!(self.state, State::Waiting(..)) {
-            self.state = State::Reading(Round::default());
+            self.state = self.new_round();
         }
         let waker = self.waker.clone();
-        self.poll_reply(&mut Context::from_waker(&waker))
+        self.poll(&mut Context::from_waker(&waker))
+    }
+
+    fn hurry(&mut self) {
+        self.deadline = self.deadline.map(|_| self.context.started());
     }
 }
 
 impl Round {
+    fn new(replies: &Arc<ReplyBudget>, connection_id: u64) -> Round {
+        Round {
+            room: ReplyRoom::new(replies, connection_id),
+            answers: Vec::new(),
+            seen: Vec::new(),
+            bytes: 0,
+            is_urgent: false,
+            cold: None,
+        }
+    }
+
+    /// Room for up to so many bytes more, `None` where there is none. The first batch of a
+    /// response is sent whole, so it gets room in any case where there is some.
+    fn make_room(&mut self, bytes: usize) -> Option<usize> {
+        let wanted = match self.bytes {
+            0 => FIRST_BATCH_BYTES.max(bytes as u64),
+            _ => bytes as u64,
+        };
+        let taken = usize::try_from(self.room.take(wanted)?).unwrap_or(usize::MAX);
+        Some(bytes.min(taken))
+    }
+
     fn take(&mut self, answer: FetchPartitionResponse, leader_epoch: LeaderEpoch) {
         self.bytes += answer.records.len();
+        self.room.settle(self.bytes as u64);
         self.is_urgent |= answer.error_code != ErrorCode::None || answer.diverging_epoch.is_some();
         self.seen.push((leader_epoch, answer.high_watermark));
         self.answers.push(answer);
@@ -342,6 +429,17 @@ impl Read {
     fn failed(request: &FetchPartition, code: ErrorCode) -> Read {
         let answer = FetchPartitionResponse::failed(request.partition, code);
         Read::Answer(answer, LeaderEpoch::NONE)
+    }
+}
+
+impl ColdReply for Told {
+    fn is_abandoned(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    fn done(self: Box<Self>, outcome: Result<Vec<Bytes>, ReadError>) {
+        // The client may have gone while the disk was read.
+        let _ = self.0.send(outcome);
     }
 }
 
@@ -375,9 +473,7 @@ fn ask_the_disk(
     request: &FetchPartition,
 ) -> Read {
     let (sender, receiver) = oneshot::channel();
-    // The client may have gone when the disk answers.
-    let done = Box::new(move |outcome| drop(sender.send(outcome)));
-    match partition.log().read_cold(read, done) {
+    match partition.log().read_cold(read, Box::new(Told(sender))) {
         Ok(()) => Read::Cold(Cold { view, receiver }),
         Err(error) => Read::failed(request, errors::read(&error)),
     }

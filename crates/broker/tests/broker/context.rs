@@ -19,8 +19,8 @@ use tidelog_broker::{
     metadata_events, random_uuid,
 };
 use tidelog_metadata::record::{Endpoint, SecurityProtocol};
-use tidelog_net::service::{
-    CloseReason, ConnectionInfo, Handled, PendingReply, Reply, Service as _,
+use tidelog_net::{
+    CloseReason, ConnectionInfo, Handled, PendingReply, Reply, ReplyBudget, Service as _,
 };
 use tidelog_protocol::{
     Outgoing,
@@ -50,10 +50,15 @@ pub struct BrokerTest {
     pub fs: MemFileSystem,
     pub clock: Arc<TestClock>,
     pub broker: Arc<Broker>,
+    /// What its connections' replies may hold.
+    pub replies: Arc<ReplyBudget>,
     service: BrokerService,
     wal: Wal,
     raft: RaftHandle,
 }
+
+/// Bytes of replies in all.
+pub const REPLY_BYTES_MAX: u64 = 64 << 20;
 
 /// Wall time that moves only when told; waiting is real.
 pub struct TestClock {
@@ -109,7 +114,8 @@ impl BrokerTest {
         });
         let broker = broker.expect("a broker");
         let service = BrokerService(Arc::clone(&broker));
-        BrokerTest { fs, clock, broker, service, wal, raft }
+        let replies = ReplyBudget::unshared(REPLY_BYTES_MAX);
+        BrokerTest { fs, clock, broker, replies, service, wal, raft }
     }
 
     /// The same disk after a power loss of this moment; this broker lives on beside it.
@@ -142,12 +148,15 @@ impl BrokerTest {
 
     /// Hands a request in; the answer may come later.
     pub fn send<R: Request>(&self, version: i16, request: &R) -> Handled {
-        self.service.handle(&connection(), encode(version, request))
+        self.send_frame(encode(version, request))
     }
 
     /// Hands bytes in.
     pub fn send_frame(&self, frame: Bytes) -> Handled {
-        self.service.handle(&connection(), frame)
+        let address = "127.0.0.1:1".parse().expect("an address");
+        let (listener, replies) = ("PLAINTEXT".into(), Arc::clone(&self.replies));
+        let connection = ConnectionInfo { id: 1, listener, peer: address, local: address, replies };
+        self.service.handle(&connection, frame)
     }
 
     pub fn create_topic(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Uuid {
@@ -277,11 +286,6 @@ impl DecodeLength for i32 {
         let prefix = frame.split_to(4);
         i32::from_be_bytes(prefix[..].try_into().expect("four bytes"))
     }
-}
-
-fn connection() -> ConnectionInfo {
-    let address = "127.0.0.1:1".parse().expect("an address");
-    ConnectionInfo { id: 1, listener: "PLAINTEXT".into(), peer: address, local: address }
 }
 
 fn identity() -> BrokerIdentity {

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use tidelog_net::{Handled, Reply, ReplyRoom};
 use tidelog_protocol::kafka_protocol::messages::FetchRequest;
 
 use crate::{
-    context::{BrokerTest, is_pending},
+    context::{BrokerTest, REPLY_BYTES_MAX, is_pending},
     records::{Fetch, batch, batches, fetched, produce},
 };
 
@@ -163,4 +164,55 @@ fn what_left_the_memory_is_read_from_the_disk() {
             next += 1;
         }
     }
+}
+
+#[test]
+fn only_the_next_fetch_of_a_connection_asks_the_disk() {
+    let test = BrokerTest::new();
+    test.create_topic("topic", 1, &[]);
+    produce(&test, "topic", batch(&["a"]));
+    // Nothing is left in memory.
+    let test = test.restart();
+    let mut pipelined: Vec<_> = (0..150).map(|_| Fetch::default().send(&test)).collect();
+    assert!(pipelined.iter().all(|handled| matches!(handled, Handled::Reply(Reply::Pending(_)))));
+    assert_eq!(test.replies.used(), 0, "what is not its turn holds nothing");
+    let mut next = pipelined.remove(0);
+    assert!(!is_pending(&mut next) || test.replies.used() > 0, "room comes before the disk");
+    drop(next);
+    assert_eq!(test.replies.used(), 0);
+    for handled in pipelined {
+        assert_eq!(batches(&fetched(handled)), [(0, 1)]);
+    }
+    assert_eq!(test.replies.used(), 0);
+}
+
+#[test]
+fn a_fetch_waits_for_room_and_is_answered_empty_where_none_comes() {
+    let test = BrokerTest::new();
+    test.create_topic("topic", 1, &[]);
+    produce(&test, "topic", batch(&["a"]));
+    let mut full = ReplyRoom::new(&test.replies, 2);
+    full.settle(REPLY_BYTES_MAX);
+    for max_wait_ms in [0, 50] {
+        let found = Fetch { max_wait_ms, ..Fetch::default() }.call(&test);
+        assert_eq!((found.error_code, found.high_watermark, batches(&found)), (0, 1, vec![]));
+    }
+    let mut waiting = Fetch { max_wait_ms: 10_000, ..Fetch::default() }.send(&test);
+    assert!(is_pending(&mut waiting));
+    drop(full);
+    assert_eq!(batches(&fetched(waiting)), [(0, 1)]);
+}
+
+#[test]
+fn a_long_poll_is_answered_at_once_when_the_broker_stops() {
+    let test = BrokerTest::new();
+    test.create_topic("topic", 1, &[]);
+    let mut waiting = Fetch { max_wait_ms: i32::MAX, ..Fetch::default() }.send(&test);
+    let Handled::Reply(Reply::Pending(pending)) = &mut waiting else { panic!("nothing is there") };
+    let deadline = pending.deadline().expect("nobody waits for ever");
+    assert!(deadline <= Instant::now() + Duration::from_secs(60), "capped");
+    pending.hurry();
+    let started = Instant::now();
+    assert_eq!(batches(&fetched(waiting)), []);
+    assert!(started.elapsed() < Duration::from_secs(5));
 }

@@ -161,6 +161,10 @@ impl PendingReply for Pending {
     fn expire(&mut self) -> Poll<Result<Outgoing, CloseReason>> {
         Poll::Ready(Ok(response(self.correlation_id, 0)))
     }
+
+    fn hurry(&mut self) {
+        self.deadline = self.deadline.map(|due| due.min(Instant::now()));
+    }
 }
 
 fn answered(correlation_id: i32, bytes: usize) -> Handled {

@@ -21,6 +21,9 @@ const LAST_FETCHED_EPOCH_VERSION: i16 = 12; // KIP-595
 const TOPIC_ID_VERSION: i16 = 13; // KIP-516
 const REPLICA_STATE_VERSION: i16 = 15; // KIP-903
 
+/// What the topics and partitions of one request may take, in bytes: some 100,000 partitions.
+const MEMORY_BYTES_MAX: usize = 4 << 20;
+
 /// Tag of the follower's identity in the request's tagged fields.
 const REPLICA_STATE_TAG: u32 = 1;
 
@@ -72,7 +75,7 @@ impl FetchRequest {
 
     /// Decodes a request's body. Bytes behind the request are ignored, as Kafka does.
     ///
-    /// Allocates at most twice the body and 64 KiB.
+    /// Allocates at most twice the body and 64 KiB, and never more than 4 MiB.
     ///
     /// # Errors
     /// The connection is to be closed.
@@ -86,7 +89,7 @@ impl FetchRequest {
             flexible,
             has_ids: version >= TOPIC_ID_VERSION,
             body_bytes: body.len(),
-            memory_bytes_max: 2 * body.len() + SLACK_BYTES,
+            memory_bytes_max: (2 * body.len() + SLACK_BYTES).min(MEMORY_BYTES_MAX),
         };
         let read = |reader: &mut Reader<'_>| read_partition(version, reader);
         request.topics = Topics::decode(form, &body, &mut reader, read, |kept| kept)?;
