@@ -98,7 +98,10 @@ impl RaftConfig {
             max_committed_size_per_ready: HAND_OUT_BYTES_MAX,
             check_quorum: true,
             pre_vote: true,
-            batch_append: true,
+            // Never: raft-rs 0.7 adds entries to an empty append that waits to be sent, whatever
+            // index that one has. A rejection that comes twice makes the follower acknowledge
+            // entries it never had. Proposals are many to a message already.
+            batch_append: false,
             skip_bcast_commit: false,
             read_only_option: ReadOnlyOption::Safe,
             priority: 0,
@@ -122,6 +125,7 @@ mod tests {
                 RaftConfig { rank, ..RaftConfig::sole_voter(1, PathBuf::from("/raft/group-0")) };
             let options = config.options(0);
             assert!(options.validate().is_ok(), "rank {rank}");
+            assert!(!options.batch_append, "it acknowledges entries that nobody has");
             let milliseconds = options.min_election_tick() as u64 * config.settings.tick_ms;
             assert_eq!(milliseconds, 150 + 30 * rank as u64);
             assert_eq!(options.max_election_tick(), options.min_election_tick() + 1);

@@ -117,7 +117,9 @@ impl Chaos {
 #[test]
 fn three_voters_agree_through_crashes_cuts_and_lost_messages() {
     let (mut entries, mut terms) = (0, 0);
-    for seed in seeds(12) {
+    // The last two found, in this order, padding taken for damage, and raft-rs's `batch_append`
+    // having a follower acknowledge entries that it never had.
+    for seed in seeds(12).chain([195, 507]) {
         let _seed = Seed(seed);
         let mut chaos = Chaos::new(seed);
         (0..TROUBLE_MS).for_each(|_| chaos.step());
