@@ -80,7 +80,9 @@ impl Tail {
 
     /// Segments now hold everything below `end`.
     pub(crate) fn mark_spilled(&mut self, end: Offset) {
-        self.spilled = self.entries.partition_point(|entry| entry.base < end);
+        let spilled = self.entries.partition_point(|entry| entry.base < end);
+        assert!(spilled >= self.spilled, "what is in segments stays there");
+        self.spilled = spilled;
     }
 
     /// What is not in segments, oldest first.

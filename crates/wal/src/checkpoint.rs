@@ -14,7 +14,7 @@ use tidelog_types::{Offset, TopicIdPartition, Uuid};
 use crate::{
     checksum::crc32c,
     env::{Caching, FileSystem, Open, read_exact_at, write_all_at},
-    error::{Fatal, WalError},
+    error::{Fatal, WalError, sync_dir},
     rules::{Rule, holds},
 };
 
@@ -89,7 +89,7 @@ impl Checkpoint {
         let (temporary, path) = (dir.join(TEMPORARY_NAME), dir.join(NAME));
         write_synced(&**fs, &temporary, &self.encode(), holds(Rule::CheckpointSynced))?;
         fs.rename(&temporary, &path).map_err(|e| WalError::of("cannot rename", &path, e))?;
-        Ok(fs.sync_dir(dir).map_err(|error| Fatal::new("cannot sync", dir, error))?)
+        sync_dir(&**fs, dir)
     }
 
     /// Reads it; `None` if there is none.
@@ -107,6 +107,11 @@ impl Checkpoint {
     }
 
     fn encode(&self) -> Vec<u8> {
+        assert!(self.oldest_needed <= self.durable_sequence + 1, "nothing newer is needed");
+        assert!(
+            self.partitions.is_sorted_by(|(before, _), (after, _)| before < after),
+            "recovery looks partitions up"
+        );
         let mut out = Vec::with_capacity(64 + 96 * self.partitions.len());
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
@@ -260,7 +265,7 @@ mod tests {
             durable_sequence: 9,
             oldest_needed: 4,
             has_lost: true,
-            partitions: vec![(id, entry), (TopicIdPartition::default(), PartitionEntry::default())],
+            partitions: vec![(TopicIdPartition::default(), PartitionEntry::default()), (id, entry)],
         };
         let bytes = checkpoint.encode();
         assert_eq!(Checkpoint::decode(&bytes), Some(checkpoint));

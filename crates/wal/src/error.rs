@@ -8,6 +8,8 @@ use std::{
 
 use tidelog_types::{Offset, TopicIdPartition};
 
+use crate::env::FileSystem;
+
 /// Exit code of a process whose disk failed it.
 pub const EXIT_CODE: i32 = 70;
 
@@ -118,6 +120,20 @@ impl WalError {
             FsErrorClass::Other => WalError::Fatal(Fatal { what, path, source }),
         }
     }
+}
+
+/// Makes the names in a directory durable.
+///
+/// # Errors
+/// [`WalError::TooManyOpenFiles`] when the directory could not even be opened: nothing was
+/// dropped, so it may be tried again. Anything else is fatal.
+pub(crate) fn sync_dir(fs: &dyn FileSystem, path: &Path) -> Result<(), WalError> {
+    fs.sync_dir(path).map_err(|source| match class(&source) {
+        FsErrorClass::TooManyOpenFiles => WalError::TooManyOpenFiles { path: path.to_owned() },
+        FsErrorClass::DiskFull | FsErrorClass::Other => {
+            WalError::Fatal(Fatal::new("cannot sync", path, source))
+        }
+    })
 }
 
 /// Why records cannot be appended.

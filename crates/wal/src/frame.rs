@@ -76,6 +76,8 @@ impl FrameHeader {
         let bytes: usize = payload.iter().map(|part| part.len()).sum();
         assert!(bytes == self.payload_bytes as usize, "a frame states its payload's length");
         let mut out = [0; FRAME_HEADER_BYTES];
+        assert!(self.durable_through < self.sequence, "a frame vouches for those before it");
+        assert!(self.previous_sequence < self.sequence, "a link points back");
         out[0..4].copy_from_slice(&MAGIC);
         out[4] = VERSION;
         out[5] = kind_number(self.kind);

@@ -35,6 +35,8 @@ pub struct WalMetrics {
     pub checkpoints: IntCounter,
     /// 1 while the disk is full.
     pub disk_full: IntGauge,
+    /// Ranges of segments that a read found damaged.
+    pub damaged_ranges: IntCounter,
     /// Reads served from segments.
     pub cold_reads: IntCounter,
 }
@@ -124,6 +126,10 @@ impl WalMetrics {
             )?,
             checkpoints: counter("tidelog_wal_checkpoints_total", "Checkpoints written.")?,
             disk_full: gauge("tidelog_wal_disk_full", "1 while the disk is full.")?,
+            damaged_ranges: counter(
+                "tidelog_wal_damaged_ranges_total",
+                "Ranges of segments that a read found damaged.",
+            )?,
             cold_reads: counter(
                 "tidelog_wal_cold_reads_total",
                 "Reads served from segments, not from memory.",

@@ -121,6 +121,7 @@ impl LogState {
 
     /// A truncation to `to` was enqueued; returns the bytes that left memory.
     pub(crate) fn truncate(&mut self, to: Offset, sequence: u64) -> u64 {
+        assert!(self.log_start <= to && to < self.log_end, "a truncation lies in the log");
         self.cuts += 1;
         self.pending_cuts.push_back(PendingCut { sequence, offset: to, is_reset: false });
         if holds(Rule::DurableEndBelowCuts) {
@@ -196,6 +197,10 @@ impl LogState {
         if rises {
             self.durable_end = end;
         }
+        assert!(
+            self.durable_end <= self.log_end || !holds(Rule::DurableEndBelowCuts),
+            "nothing is durable that is not in the log"
+        );
         rises
     }
 
@@ -283,6 +288,10 @@ impl LogState {
             is_suspect: self.is_suspect && is_recorded,
             is_removed: false,
         };
+        assert!(
+            entry.spilled_through >= self.entry.spilled_through,
+            "what was spilled stays spilled"
+        );
         self.noted = None;
         (entry, self.first_needed_above(self.spilled_through))
     }

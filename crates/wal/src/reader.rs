@@ -1,6 +1,6 @@
 //! Cold reads and searches: what needs the disk waits for a thread of its own.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use tidelog_types::{Entry, Offset};
 
@@ -57,7 +57,11 @@ impl ColdReader {
             ColdJob::Read { done, .. } if done.is_abandoned() => {}
             ColdJob::Read { log, read, done } => {
                 self.shard.metrics.cold_reads.inc();
-                done.done(read_segments(&log, &read));
+                let found = read_segments(&log, &read);
+                if let Err(ReadError::Damaged { range }) = &found {
+                    self.report_damage(&log, range);
+                }
+                done.done(found);
             }
             ColdJob::FindByTimestamp { log, timestamp_ms, upper, done } => {
                 done(find_by_timestamp(&log, timestamp_ms, upper));
@@ -67,6 +71,21 @@ impl ColdReader {
             }
         }
         Ok(Step::Worked)
+    }
+}
+
+impl ColdReader {
+    /// Says it once for each range, not for each read that meets it.
+    fn report_damage(&self, log: &LogInner, range: &Range<Offset>) {
+        if log.note_reported(range.clone()) {
+            self.shard.metrics.damaged_ranges.inc();
+            tracing::error!(
+                partition = %log.id,
+                from_offset = range.start.0,
+                to_offset = range.end.0,
+                "a segment is damaged: reads of these offsets are refused"
+            );
+        }
     }
 }
 

@@ -213,6 +213,7 @@ impl Budget {
     }
 
     fn grant(self: &Arc<Self>, state: &mut State, bytes: u64) -> Reservation {
+        assert!(self.fits(state, bytes), "a reservation is granted when there is room");
         state.queue_bytes += bytes;
         state.tail_bytes += bytes;
         Reservation { budget: Arc::clone(self), bytes }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    ops::Range,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -28,6 +29,9 @@ use crate::{
 
 /// Cold reads that may wait for the reader thread.
 const COLD_JOBS_MAX: usize = 4096;
+
+/// Damaged ranges of one partition that are reported, each once.
+const REPORTED_MAX: usize = 1000;
 
 /// One data directory. Lock order: a log's state, then the queue; never two logs.
 #[derive(Debug)]
@@ -123,6 +127,8 @@ pub(crate) struct LogInner {
     observer: Mutex<Option<Arc<dyn LogObserver>>>,
     pub(crate) settings: Mutex<LogSettings>,
     reader: Mutex<Option<Arc<SegmentReader>>>,
+    /// Damaged ranges that were reported.
+    reported: Mutex<Vec<Range<Offset>>>,
     pub(crate) durable_end: AtomicI64,
     pub(crate) segment_bytes: AtomicU64,
     pub(crate) is_removed: AtomicBool,
@@ -297,6 +303,7 @@ impl Queue {
         id: TopicIdPartition,
         leader_epoch: LeaderEpoch,
     ) -> FrameHeader {
+        assert!(!self.is_closing, "nothing is enqueued once the writer may be gone");
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         FrameHeader {
@@ -324,6 +331,7 @@ impl LogInner {
             observer: Mutex::new(None),
             settings: Mutex::default(),
             reader: Mutex::new(None),
+            reported: Mutex::default(),
             segment_bytes: AtomicU64::new(0),
             is_removed: AtomicBool::new(false),
         }
@@ -347,6 +355,16 @@ impl LogInner {
 
     pub(crate) fn set_reader(&self, reader: Option<Arc<SegmentReader>>) {
         *lock(&self.reader) = reader;
+    }
+
+    /// Whether this is the first report of a damaged range.
+    pub(crate) fn note_reported(&self, range: Range<Offset>) -> bool {
+        let mut reported = lock(&self.reported);
+        let is_new = !reported.contains(&range) && reported.len() < REPORTED_MAX;
+        if is_new {
+            reported.push(range);
+        }
+        is_new
     }
 
     pub(crate) fn settings(&self) -> LogSettings {

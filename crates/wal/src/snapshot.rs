@@ -32,6 +32,7 @@ pub(crate) fn write(
     snapshot: &Snapshot,
     sequence: u64,
 ) -> Result<SnapshotName, WalError> {
+    assert!(snapshot.tag >= Offset::ZERO, "a snapshot includes a part of a log");
     let name = SnapshotName { tag: snapshot.tag, sequence };
     let mut bytes = Vec::with_capacity(HEADER_BYTES + snapshot.bytes.len() + 4);
     bytes.extend_from_slice(&MAGIC);

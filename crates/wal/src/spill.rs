@@ -17,7 +17,7 @@ use tidelog_types::{Entry, Offset, TopicIdPartition};
 use crate::{
     checkpoint::{Checkpoint, PartitionEntry, SnapshotName},
     config::Durability,
-    error::{Fatal, WalError},
+    error::{Fatal, WalError, sync_dir},
     file_cache::FileCache,
     log::Snapshot,
     partition::FileCut,
@@ -319,6 +319,7 @@ impl Spill {
             state.bytes_since_snapshot += part.bytes;
             let end = part.end.max(state.spilled_end);
             state.on_spilled(end, pass_sequence);
+            assert!(state.spilled_end <= state.log_end, "segments hold no more than the log");
             if let Some(name) = part.snapshot_name.filter(|name| name.tag <= state.durable_end) {
                 state.bytes_since_snapshot = 0;
                 state.snapshots.push(name);
@@ -361,6 +362,10 @@ impl Spill {
 
     fn checkpoint(&mut self, decided: Decided) -> Result<(), WalError> {
         let Decided { checkpoint, mut made, started } = decided;
+        assert!(
+            checkpoint.durable_sequence >= self.last_pass,
+            "one thread writes checkpoints, each newer than the one before"
+        );
         checkpoint.write(&self.shard.fs, &self.shard.wal_dir())?;
         self.shard.metrics.checkpoints.inc();
         self.install(&mut made);
@@ -485,6 +490,7 @@ impl Spill {
                 return;
             }
             let Some(next) = self.evictable.pop_front() else { return };
+            assert!(next.bytes <= self.evictable_bytes, "what was noted is counted");
             self.evictable_bytes -= next.bytes;
             let bytes = next.log.state().tail.evict(next.through);
             self.shard.budget.release(0, bytes);
@@ -553,7 +559,7 @@ fn write_snapshot(
     }
     snapshot::remove_unnamed(&*shard.fs, &dir, &known_everywhere(&part.log))?;
     let name = snapshot::write(&*shard.fs, &dir, snapshot, sequence)?;
-    shard.fs.sync_dir(&dir).map_err(|error| Fatal::new("cannot sync", &dir, error))?;
+    sync_dir(&*shard.fs, &dir)?;
     Ok(Some(name))
 }
 

@@ -155,6 +155,8 @@ impl Writer {
         let last = self.pending[frames - 1].header.sequence;
         let started = Instant::now();
         let slices = self.staging.slices(&self.pending);
+        let staged: usize = slices.iter().map(|slice| slice.len()).sum();
+        assert!(staged as u64 == bytes, "a group is as long as it was planned");
         self.chain.append(slices, bytes)?;
         let metrics = &self.shard.metrics;
         metrics.wal_write_duration.observe(started.elapsed().as_secs_f64());
@@ -219,6 +221,7 @@ impl Writer {
     }
 
     fn on_synced(&self, sequence: u64) {
+        assert!(sequence <= self.written, "only what is written can be durable");
         self.shard.set_durable_sequence(sequence.max(self.shard.durable_sequence()));
     }
 

@@ -5,7 +5,7 @@
 //!
 //! * Everything appended carries a **sequence** that rises without gaps. [`RecoveredChain::resume`]
 //!   and [`ChainWriter::roll`] name the first sequence of the file they begin, which is at the
-//!   same time the *seal* of the file before: what lies there at or above it is not part of the log.
+//!   same time the *seal* of the file before: what lies there at or above it is not in the log.
 //! * A file's header (number, random epoch, first sequence, predecessor) has a sector of its own
 //!   and is durable with the file's first synced group. Every record must carry the file's epoch:
 //!   a recycled file is full of old records, and a payload can imitate a record.

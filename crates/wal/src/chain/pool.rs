@@ -10,7 +10,7 @@ use std::{
 use super::{Blank, ChainConfig, ChainFile, FileHeader, block_align};
 use crate::{
     env::{Caching, File, FileSystem, Open, write_all_at},
-    error::{Fatal, WalError},
+    error::{Fatal, WalError, sync_dir},
 };
 
 /// Bytes of zeros written at once.
@@ -78,6 +78,10 @@ impl FilePool {
         let mut state = self.lock();
         state.filling -= 1;
         state.ready.push_back(made?);
+        assert!(
+            state.live.len() + state.ready.len() + state.filling <= self.config.files_max,
+            "no more files than allowed"
+        );
         Ok(true)
     }
 
@@ -144,6 +148,9 @@ impl FilePool {
         state.highest_number += 1;
         let predecessor = state.live.back().map_or(0, |file| file.header.number);
         let number = state.highest_number;
+        assert!(predecessor < number, "a file's number is above its predecessor's");
+        let before = state.live.back().map_or(0, |file| file.header.first_sequence);
+        assert!(before < first_sequence, "a file begins behind its predecessor's first record");
         let header = FileHeader { number, epoch, first_sequence, predecessor };
         let Blank { path, bytes, file } = blank;
         let file = Arc::new(ChainFile { header, path, bytes, file });
@@ -171,8 +178,9 @@ impl FilePool {
         let temporary = path.with_extension("tmp");
         let made = self.create_at(&temporary, &path, bytes);
         if made.is_err() {
-            // Whatever is left of it only takes space; the next recovery removes it as well.
+            // Whatever is left of it only takes space; the next recovery finds it free as well.
             let _ = self.fs.remove_file(&temporary);
+            let _ = self.fs.remove_file(&path);
         }
         made
     }
@@ -187,7 +195,7 @@ impl FilePool {
             .map_err(failed("cannot open"))?;
         file.sync().map_err(fatal)?;
         self.fs.rename(temporary, path).map_err(failed("cannot rename"))?;
-        self.fs.sync_dir(&self.config.dir).map_err(fatal)?;
+        sync_dir(&*self.fs, &self.config.dir)?;
         Ok(Blank { path: path.to_owned(), bytes, file })
     }
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     env::{Caching, File, FileSystem, Open, read_exact_at},
-    error::{Fatal, WalError},
+    error::{Fatal, WalError, sync_dir},
     rules::{Rule, holds},
 };
 
@@ -78,7 +78,7 @@ impl RecoveredChain {
         }));
         let dir = config.dir.clone();
         let pool = FilePool::new(Arc::clone(&fs), config, live, blanks, next_slot, highest_number);
-        fs.sync_dir(&dir).map_err(|error| Fatal::new("cannot sync", &dir, error))?;
+        sync_dir(&*fs, &dir)?;
         let mut writer = ChainWriter::new(Arc::clone(&pool));
         if !writer.roll(next_sequence, 0)? {
             pool.create_first(0)?;
@@ -90,8 +90,8 @@ impl RecoveredChain {
 }
 
 impl RecoveredChain {
-    /// Only for the test that shows why it is wrong: what a recovery without rule 16 would do: go on where the last kept group ends, in the
-    /// same file and with its epoch.
+    /// Only for the test that shows why it is wrong. A recovery without rule 16 would go on where
+    /// the last kept group ends, in the same file and with its epoch.
     pub(crate) fn resume_in_place(
         self,
         next_sequence: u64,
@@ -188,6 +188,7 @@ fn follow(
     let mut next = by_number.keys().next_back().copied();
     while let Some(file) = next.and_then(|number| by_number.remove(&number)) {
         let enough = file.header.first_sequence <= oldest_needed;
+        assert!(file.header.predecessor < file.header.number, "checked by the header's CRC");
         next = (!enough).then_some(file.header.predecessor);
         chain.push(file);
     }

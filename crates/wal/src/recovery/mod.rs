@@ -19,7 +19,7 @@ use crate::{
     checkpoint::{Checkpoint, PartitionEntry, write_synced},
     config::WalConfig,
     env::FileSystem,
-    error::{Fatal, WalError},
+    error::{Fatal, WalError, sync_dir},
     file_cache::FileCache,
     frame::FrameHeader,
     log::{RecoveredPartition, Snapshot},
@@ -73,6 +73,10 @@ pub(crate) fn recover(
         keep_aside(&*fs, &dir, &chain.files, *place, &judged, config.commit_bytes_max);
     }
     let Judged { kept, next_sequence, end, .. } = judged;
+    assert!(
+        next_sequence > checkpoint.vouches_through() || !holds(Rule::CheckpointVouches),
+        "new sequences lie above everything that was vouched for"
+    );
     count_damage(&kept, &metrics);
     replay.play(kept);
 
@@ -112,7 +116,7 @@ fn read_directory(
     // Its name may be in memory only, and a power loss would bring back the one before: nothing
     // may be cut or unlinked by what this one says until it is there to stay.
     if holds(Rule::CheckpointSyncedAgain) {
-        fs.sync_dir(dir).map_err(|error| Fatal::new("cannot sync", dir, error))?;
+        sync_dir(&**fs, dir)?;
     }
     let chain_config = ChainConfig {
         dir: dir.to_owned(),
@@ -337,9 +341,12 @@ fn sync_directories(
     fs: &dyn FileSystem,
     segments: &BTreeMap<TopicIdPartition, Segments>,
 ) -> Result<(), WalError> {
-    let sync = |path: &Path| match fs.sync_dir(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        synced => synced.map_err(|error| Fatal::new("cannot sync", path, error)),
+    let sync = |path: &Path| match sync_dir(fs, path) {
+        // A partition has no directory before its first spill.
+        Err(WalError::Fatal(fatal)) if fatal.source.kind() == std::io::ErrorKind::NotFound => {
+            Ok(())
+        }
+        synced => synced,
     };
     // Made here, so that whoever adds a partition below need not sync the name of this one.
     let all = config.dir.join("topics");
@@ -362,7 +369,7 @@ fn sync_directories(
     sync(&config.dir)?;
     // The directory itself may be new.
     match config.dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => Ok(sync(parent)?),
+        Some(parent) => sync(parent),
         None => Ok(()),
     }
 }

@@ -155,6 +155,7 @@ fn finish(state: &mut LogState) {
     }
     state.high_watermark = state.high_watermark.min(state.log_end);
     state.durable_end = state.log_end;
+    assert!(!state.has_pending_cut(), "whatever is replayed is durable");
     assert!(
         state.log_start <= state.log_end || !holds(Rule::EndBelowStartIsDamage),
         "a log starts at its end at the latest"

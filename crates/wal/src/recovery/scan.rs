@@ -135,6 +135,7 @@ pub(crate) fn judge(mut scan: Scan, vouched: u64) -> Judged {
             }
         }
     }
+    assert!(next_sequence > durable, "the log never ends below what was vouched for");
     Judged { kept, next_sequence, end, cut }
 }
 

@@ -77,7 +77,13 @@ pub(super) fn remove_if_there(fs: &dyn FileSystem, path: &Path) -> Result<(), Se
 }
 
 pub(super) fn sync_dir(fs: &dyn FileSystem, dir: &Path) -> Result<(), SegmentError> {
-    Ok(fs.sync_dir(dir).map_err(|error| Fatal::new("cannot sync", dir, error))?)
+    fs.sync_dir(dir).map_err(|error| match class(&error) {
+        // The directory was not even opened: nothing was dropped, so it may be tried again.
+        FsErrorClass::TooManyOpenFiles => SegmentError::TooManyOpenFiles { path: dir.to_owned() },
+        FsErrorClass::DiskFull | FsErrorClass::Other => {
+            Fatal::new("cannot sync", dir, error).into()
+        }
+    })
 }
 
 pub(super) fn write_error(what: &'static str, path: &Path, error: io::Error) -> SegmentError {

@@ -169,8 +169,9 @@ impl Segments {
         }
         self.sync_files()?;
         // The names of the deepest directories first: a name is only as durable as those above.
-        for dir in std::mem::take(&mut self.touched_dirs).into_iter().rev() {
-            sync_dir(&**self.files.fs(), &dir)?;
+        while let Some(dir) = self.touched_dirs.last() {
+            sync_dir(&**self.files.fs(), dir)?;
+            self.touched_dirs.pop_last();
         }
         Ok(())
     }
