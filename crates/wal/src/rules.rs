@@ -1,7 +1,7 @@
 //! The rules that make the log safe, by name, so that a test can switch one off and show what it
 //! is for. Outside of tests they all hold, at no cost.
 
-/// One rule. The number in front of each is the one of `docs/formats.md`, "Rules of the WAL".
+/// One rule; the number in front of each is the one it has in the design.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {
     /// 1: a successor's first sequence seals its file; files off the chain are free.

@@ -169,7 +169,9 @@ impl Writer {
             return self.sync();
         }
         let sync_wanted = self.shard.sync_wanted.swap(false, Ordering::AcqRel);
-        if sync_wanted || self.shard.config.durability == Durability::Synced {
+        // A cut that counted as durable before it is could reach a checkpoint and not the WAL.
+        let has_cut = self.pending.iter().take(frames).any(Queued::is_cut);
+        if sync_wanted || has_cut || self.shard.config.durability == Durability::Synced {
             self.sync()?;
             self.publish_durable(frames, last);
         } else {
@@ -272,6 +274,10 @@ impl Writer {
 }
 
 impl Queued {
+    fn is_cut(&self) -> bool {
+        self.header.kind != FrameKind::Append
+    }
+
     fn payload_bytes(&self) -> usize {
         self.header.payload_bytes as usize
     }

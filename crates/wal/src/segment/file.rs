@@ -349,7 +349,8 @@ impl Segment {
     /// for headers that may be damaged by now. What no entry vouches for and no batch fills gets
     /// an entry that fails every read.
     fn rebuild(&self, files: &FileCache, end: Offset, limit: Option<u64>) -> io::Result<Extent> {
-        tracing::warn!(path = %self.index.display(), "segment index damaged or missing; rebuilding");
+        let path = self.index.display();
+        tracing::warn!(%path, "segment index damaged or missing; rebuilding");
         let log = files.read(self.log_id, &self.log)?;
         let limit = limit.unwrap_or(log.len()?);
         let mut entries: Vec<Interval> = Vec::new();

@@ -82,8 +82,8 @@ pub struct Segments {
 impl Segments {
     /// Opens what lies in `dir`, cut to `recovery_point` and without what lies wholly below
     /// `log_start`; that is durable before the next [`Segments::sync`] returns, so before the
-    /// recovery point can rise. Reads the names and the last segment's end, no more. Afterwards the end is
-    /// `recovery_point`, whatever is missing below it.
+    /// recovery point can rise. Reads the names and the last segment's end, no more. Afterwards
+    /// the end is `recovery_point`, whatever is missing below it.
     ///
     /// # Errors
     /// As [`SegmentError`] says.

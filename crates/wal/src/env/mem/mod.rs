@@ -64,7 +64,8 @@ impl MemFileSystem {
         self.state().lose_power(seed);
     }
 
-    /// The process dies, the kernel lives: as [`MemFileSystem::crash`], but nothing written is lost.
+    /// The process dies, the kernel lives: as [`MemFileSystem::crash`], but nothing written is
+    /// lost.
     pub fn kill(&self) {
         self.state().end_process();
     }
@@ -99,7 +100,8 @@ impl MemFileSystem {
     }
 
     /// Sync number `sync` of a file or of all (the first is 1) fails as Linux fails it: some
-    /// sectors reached the disk, and the cache takes all of them for clean, so that a retry would succeed in vain.
+    /// sectors reached the disk, and the cache takes all of them for clean, so that a
+    /// retry would succeed in vain.
     pub fn fail_sync_at(&self, sync: u64, seed: u64) {
         self.state().failing_sync = Some((sync, seed));
     }

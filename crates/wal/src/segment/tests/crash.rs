@@ -194,7 +194,11 @@ impl Owner {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 400,
+        failure_persistence: None,
+        ..Default::default()
+    })]
     #[test]
     fn what_was_checkpointed_survives_every_crash(steps in steps(), seed in 0..1_000_000_u64) {
         Owner::new(seed).run(&steps);

@@ -52,7 +52,11 @@ fn bases(machine: &MemFileSystem) -> Vec<i64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..Default::default()
+    })]
     #[test]
     fn a_read_finds_what_a_list_of_batches_would(
         shapes in shapes(),
