@@ -18,6 +18,7 @@ use tidelog_types::{BrokerId, Clock, Uuid};
 use tidelog_wal::{RecoveredPartition, Wal};
 
 use crate::{
+    absent::Absent,
     config::NodeSettings,
     controller_handle::{COMMANDS_MAX, ControllerHandle},
     metadata_loop::{MetadataLoop, MetadataLoopError, run_metadata_loop},
@@ -39,6 +40,7 @@ pub struct Broker {
     pub(crate) controller: ControllerHandle,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<BrokerMetrics>,
+    pub(crate) absent: Absent,
     /// The metadata thread.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -122,9 +124,19 @@ impl Broker {
         registered.recv().unwrap_or(Err(MetadataLoopError::Stopped))?;
         let controller = ControllerHandle::new(commands);
         let thread = Mutex::new(Some(thread));
-        let broker =
-            Broker { settings, identity, image, replicas, wal, controller, clock, metrics, thread };
-        Ok(Arc::new(broker))
+        let absent = Absent::default();
+        Ok(Arc::new(Broker {
+            settings,
+            identity,
+            image,
+            replicas,
+            wal,
+            controller,
+            clock,
+            metrics,
+            absent,
+            thread,
+        }))
     }
 
     /// Waits for the metadata thread, which ends when its Raft node has stopped.

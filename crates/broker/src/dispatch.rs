@@ -44,16 +44,17 @@ fn dispatch(
     let (header, body) = decode_request_header(frame)?;
     let api_key = header.api_key;
     let context = RequestContext::new(header, Arc::clone(&connection.listener));
+    let peer = connection.peer;
     match api_key {
         ApiKey::Produce => produce::handle(broker, context, body),
         ApiKey::Fetch => fetch::handle(broker, context, connection, body),
         ApiKey::ListOffsets => list_offsets::handle(broker, context, body),
         ApiKey::Metadata => metadata::handle(broker, context, body),
-        ApiKey::FindCoordinator => find_coordinator::handle(broker, &context, body),
+        ApiKey::FindCoordinator => find_coordinator::handle(broker, &context, peer, body),
         ApiKey::ApiVersions => api_versions::handle(broker, &context, body),
         ApiKey::CreateTopics => create_topics::handle(broker, context, body),
         ApiKey::DeleteTopics => delete_topics::handle(broker, context, body),
-        ApiKey::InitProducerId => init_producer_id::handle(broker, context, body),
+        ApiKey::InitProducerId => init_producer_id::handle(broker, context, peer, body),
         ApiKey::OffsetForLeaderEpoch => offset_for_leader_epoch::handle(broker, &context, body),
         ApiKey::DescribeConfigs => describe_configs::handle(broker, &context, body),
         ApiKey::DescribeCluster => describe_cluster::handle(broker, &context, body),

@@ -8,6 +8,7 @@
 //! * A partition is led in a leader epoch of this very process before anything of it is served.
 //! * Every error becomes a Kafka code in one match without `_`.
 
+mod absent;
 pub mod broker;
 pub mod clock;
 pub mod config;

@@ -28,7 +28,7 @@ use tidelog_types::{
     BrokerId, ErrorCode, ProducerId, TopicId, TopicIdPartition, topic_settings::TopicSettings,
 };
 use tidelog_wal::{RecoveredPartition, Wal};
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 use crate::{
     controller_handle::{Command, ReplyTo, tell},
@@ -184,7 +184,7 @@ impl State {
     }
 
     fn on_leader(&mut self, term: u64) -> Result<(), MetadataLoopError> {
-        info!(term, "leads the metadata");
+        debug!(term, "leads the metadata");
         self.given.metrics.is_controller.set(1);
         let image = Arc::clone(&self.image);
         let controller = Controller::with_config(image, self.given.controller.clone());
@@ -336,7 +336,7 @@ impl State {
             self.given.recovered.remove(&id);
             self.given.replicas.remove_stray(id);
         }
-        info!(
+        debug!(
             topics = self.image.topics().len(),
             partitions = self.image.topics().partition_count(),
             "registered"
@@ -350,10 +350,17 @@ impl State {
         let mut removed = Vec::new();
         for (topic_id, change) in &delta.topics {
             match change {
-                TopicDelta::Removed(_) => removed.push(*topic_id),
+                TopicDelta::Removed(topic) => {
+                    info!(topic = topic.name(), %topic_id, "deleted a topic");
+                    removed.push(*topic_id);
+                }
                 TopicDelta::Created | TopicDelta::Changed(_) => {
                     let topic = self.image.topics().get_by_id(*topic_id);
                     let topic = topic.expect("a topic that changed is there");
+                    if matches!(change, TopicDelta::Created) {
+                        let partitions = topic.partition_count();
+                        info!(topic = topic.name(), %topic_id, partitions, "created a topic");
+                    }
                     specs.insert(*topic_id, self.spec(topic));
                 }
             }

@@ -315,7 +315,11 @@ impl<S: Service> Connection<S> {
                     self.handle_request(frame, cost);
                 }
                 Ok(None) => assert!(rest.is_empty(), "a decoder that asks for more took all"),
-                Err(error) => self.close(reason_of(error)),
+                Err(error) => {
+                    let log = &self.listener.refusal_log;
+                    log.tell(self.info.peer, &error, Instant::now());
+                    self.close(reason_of(error));
+                }
             }
         }
     }
@@ -545,6 +549,7 @@ fn try_read(
 fn reason_of(error: FrameError) -> CloseReason {
     match error {
         FrameError::TooSmall { .. } => CloseReason::Malformed,
+        FrameError::TooLargeForApi { bytes_max: 0, .. } => CloseReason::Unsupported,
         FrameError::TooLarge { .. } | FrameError::TooLargeForApi { .. } => CloseReason::Oversized,
     }
 }

@@ -18,6 +18,7 @@ mod connection;
 pub mod limits;
 pub mod listener;
 pub mod metrics;
+mod refusal_log;
 mod registry;
 mod replies;
 pub mod reply_budget;

@@ -26,6 +26,7 @@ use crate::{
     connection::Connection,
     limits::Limits,
     metrics::ListenerMetrics,
+    refusal_log::RefusalLog,
     registry::{Handle, Order, Refusal},
     service::{CloseReason, ConnectionInfo, Service},
 };
@@ -73,6 +74,7 @@ pub(crate) struct ListenerState {
     name: Arc<str>,
     pub limits: Arc<Limits>,
     pub metrics: ListenerMetrics,
+    pub refusal_log: RefusalLog,
     open: AtomicUsize,
     all_closed: Notify,
 }
@@ -97,6 +99,7 @@ impl Listener {
             name: name.into(),
             metrics: limits.metrics.listener(name),
             limits: Arc::clone(limits),
+            refusal_log: RefusalLog::default(),
             open: AtomicUsize::new(0),
             all_closed: Notify::new(),
         });

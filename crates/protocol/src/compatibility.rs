@@ -1,4 +1,4 @@
-//! The generated part of `docs/compatibility.md`.
+//! The generated part of `docs/compatibility.md`, and the names of what is not served.
 
 use crate::api_versions::{Api, TABLE};
 
@@ -65,6 +65,12 @@ const NOT_SERVED: &[(i16, &str, &str)] = &[
     (91, "AlterShareGroupOffsets", "0"),
     (92, "DeleteShareGroupOffsets", "0"),
 ];
+
+/// Kafka's name of an API that Kafka serves and this broker does not.
+#[must_use]
+pub fn not_served_name(api_key: i16) -> Option<&'static str> {
+    NOT_SERVED.iter().find(|(key, ..)| *key == api_key).map(|(_, name, _)| *name)
+}
 
 /// The tables of served and unserved APIs as Markdown.
 #[must_use]

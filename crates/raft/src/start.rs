@@ -17,7 +17,7 @@ use tidelog_wal::{
     env::{FileSystem, sched},
     error::{Fatal, die},
 };
-use tracing::info;
+use tracing::debug;
 
 use crate::{
     Transport,
@@ -116,7 +116,7 @@ impl SteppedNode {
         let cold_bytes_max = config.settings.cold_cache_bytes;
         let found = Found { hard_state, snapshot, terms, memory, cold_bytes_max };
         let state = found.log_state();
-        info!(
+        debug!(
             group = config.group,
             truncated = state.truncated.0,
             last_index = state.last.0,

@@ -1,5 +1,7 @@
 //! FindCoordinator: where a group or a transaction is looked after. There are none yet.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
@@ -14,6 +16,10 @@ use tidelog_types::ErrorCode;
 
 use crate::{broker::Broker, request_context::RequestContext};
 
+/// What a key names, as the wire says it.
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+const SHARE: i8 = 2;
 /// First version whose answer is a list (KIP-699).
 const BATCHED_FROM: i16 = 4;
 /// First version that may ask for a share group.
@@ -22,10 +28,16 @@ const SHARE_FROM: i16 = 6;
 pub(crate) fn handle(
     broker: &Broker,
     context: &RequestContext,
+    peer: SocketAddr,
     body: Bytes,
 ) -> Result<Handled, RequestError> {
     let request: FindCoordinatorRequest = request::decode(context.version(), body)?;
     let code = refusal(request.key_type, context.version());
+    match request.key_type {
+        GROUP | SHARE => broker.absent.groups_asked_for(peer),
+        TRANSACTION => broker.absent.transactions_asked_for(peer),
+        _ => {}
+    }
     let message = Some(StrBytes::from_static_str(code.text()));
     let nobody = WireBrokerId(-1);
     let error_code = context.error(&broker.metrics, code);
@@ -53,8 +65,8 @@ pub(crate) fn handle(
 /// Groups will come, so a client may ask again; a transaction it must give up.
 fn refusal(key_type: i8, version: i16) -> ErrorCode {
     match key_type {
-        0 => ErrorCode::CoordinatorNotAvailable,
-        2 if version >= SHARE_FROM => ErrorCode::CoordinatorNotAvailable,
+        GROUP => ErrorCode::CoordinatorNotAvailable,
+        SHARE if version >= SHARE_FROM => ErrorCode::CoordinatorNotAvailable,
         _ => ErrorCode::InvalidRequest,
     }
 }

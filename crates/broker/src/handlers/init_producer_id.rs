@@ -1,6 +1,6 @@
 //! InitProducerId: an identity for an idempotent producer (KIP-98). Transactions are not served.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
@@ -22,9 +22,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) fn handle(
     broker: &Arc<Broker>,
     context: RequestContext,
+    peer: SocketAddr,
     body: Bytes,
 ) -> Result<Handled, RequestError> {
     let request: InitProducerIdRequest = request::decode(context.version(), body)?;
+    if request.transactional_id.is_some() {
+        broker.absent.transactions_asked_for(peer);
+    }
     if !is_lawful(&request) {
         let response = answer(broker, &context, Err(ErrorCode::InvalidRequest));
         return Ok(context.answer(&broker.metrics, &response));

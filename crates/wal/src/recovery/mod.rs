@@ -89,7 +89,7 @@ pub(crate) fn recover(
     cut_files(&mut replay, &mut segments)?;
     remove_unnamed_snapshots(&config, &*fs, &replay)?;
 
-    tracing::info!(
+    tracing::debug!(
         partitions = replay.partitions.len(),
         kept_through = next_sequence - 1,
         end_position = end,
@@ -132,7 +132,7 @@ fn read_directory(
     match &found {
         // Recovery writes its checkpoint before the first WAL file.
         None if !chain.files.is_empty() && holds(Rule::RecoveryCheckpoints) => {
-            Err(corrupt("there are WAL files and no checkpoint"))
+            Err(corrupt("WAL files without a checkpoint: restore the directory from a backup"))
         }
         Some(checkpoint) if chain.files.is_empty() && checkpoint.durable_sequence > 0 => {
             Err(corrupt("there is a checkpoint and no WAL file"))
