@@ -2,7 +2,7 @@
 //!
 //! Every key here is read somewhere. A setting that does nothing yet is not in the table.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use tidelog_net::config::NetConfig;
 use tidelog_raft::RaftSettings;
@@ -154,9 +154,9 @@ pub enum ConfigError {
     /// One setting is wrong by itself.
     #[error(transparent)]
     Property(#[from] PropertyError),
-    /// A listener is not of the form that can be served.
+    /// A listener is not of the form that can be served, or a directory is none.
     #[error("{key} = {value:?}: expected {expected}")]
-    Endpoint {
+    Place {
         /// The setting.
         key: &'static str,
         /// As written.
@@ -164,6 +164,18 @@ pub enum ConfigError {
         /// What would have been right.
         expected: &'static str,
     },
+}
+
+impl ConfigError {
+    /// The setting that is wrong, as far as it exists.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            ConfigError::Property(PropertyError::Unknown { key, .. }) => key,
+            ConfigError::Property(PropertyError::Invalid { key, .. })
+            | ConfigError::Place { key, .. } => key,
+        }
+    }
 }
 
 /// A host and a port. An empty host, where one listens, is every address.
@@ -176,6 +188,19 @@ pub struct Endpoint {
 }
 
 impl BrokerSettings {
+    /// The directory that holds everything.
+    ///
+    /// # Errors
+    /// For none, and for Kafka's list of several.
+    pub fn data_dir(&self) -> Result<PathBuf, ConfigError> {
+        let expected = match self.log_dirs.as_str() {
+            dir if dir.trim().is_empty() => "a directory",
+            dir if dir.contains(',') => "one directory: several are not supported",
+            dir => return Ok(PathBuf::from(dir)),
+        };
+        Err(ConfigError::Place { key: "log.dirs", value: self.log_dirs.clone(), expected })
+    }
+
     /// Where clients connect.
     ///
     /// # Errors
@@ -201,7 +226,7 @@ impl BrokerSettings {
         if endpoint.host.is_empty() || endpoint.host == "0.0.0.0" {
             let value = self.advertised_listeners.clone();
             let expected = "a host that clients can reach";
-            return Err(ConfigError::Endpoint { key: KEY, value, expected });
+            return Err(ConfigError::Place { key: KEY, value, expected });
         }
         Ok(endpoint)
     }
@@ -216,16 +241,26 @@ impl BrokerSettings {
         }
         let value = self.admin_listener.clone();
         let expected = "host:port, such as 127.0.0.1:9644";
-        let error = ConfigError::Endpoint { key: "admin.listener", value, expected };
+        let error = ConfigError::Place { key: "admin.listener", value, expected };
         host_and_port(&self.admin_listener).map(Some).ok_or(error)
     }
 }
 
 fn kafka_endpoint(key: &'static str, text: &str) -> Result<Endpoint, ConfigError> {
-    let expected = "one listener, such as PLAINTEXT://localhost:9092";
-    let error = || ConfigError::Endpoint { key, value: text.to_owned(), expected };
-    let rest = text.strip_prefix("PLAINTEXT://").ok_or_else(error)?;
-    host_and_port(rest).ok_or_else(error)
+    let error = |expected| ConfigError::Place { key, value: text.to_owned(), expected };
+    if text.contains(',') {
+        return Err(error("one listener: several are not supported yet"));
+    }
+    if ["SSL://", "SASL_SSL://", "SASL_PLAINTEXT://"].iter().any(|start| text.starts_with(start)) {
+        return Err(error("PLAINTEXT://host:port: TLS and SASL are not supported yet"));
+    }
+    let form = "one listener, such as PLAINTEXT://localhost:9092";
+    let rest = text.strip_prefix("PLAINTEXT://").ok_or_else(|| error(form))?;
+    let port = rest.rsplit_once(':').map_or("", |(_, port)| port);
+    if port.parse::<u64>().is_ok_and(|port| port > u64::from(u16::MAX)) {
+        return Err(error("a port from 0 to 65535"));
+    }
+    host_and_port(rest).ok_or_else(|| error(form))
 }
 
 fn host_and_port(text: &str) -> Option<Endpoint> {
@@ -275,6 +310,31 @@ mod tests {
         for (text, expected) in cases {
             let settings = BrokerSettings { listeners: text.to_owned(), ..Default::default() };
             assert_eq!(settings.listener().ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_listener_that_is_refused_says_what_is_wrong_with_it() {
+        for (text, expected) in [
+            (
+                "PLAINTEXT://a:9092,PLAINTEXT://b:9093",
+                "one listener: several are not supported yet",
+            ),
+            ("SSL://:9093", "PLAINTEXT://host:port: TLS and SASL are not supported yet"),
+            ("PLAINTEXT://a:99999", "a port from 0 to 65535"),
+            ("a:9092", "one listener, such as PLAINTEXT://localhost:9092"),
+        ] {
+            let settings = BrokerSettings { listeners: text.to_owned(), ..Default::default() };
+            let refused = settings.listener().expect_err(text).to_string();
+            assert_eq!(refused, format!("listeners = {text:?}: expected {expected}"));
+        }
+    }
+
+    #[test]
+    fn there_is_one_directory() {
+        for (log_dirs, expected) in [("/a", true), ("", false), (" ", false), ("/a,/b", false)] {
+            let settings = BrokerSettings { log_dirs: log_dirs.to_owned(), ..Default::default() };
+            assert_eq!(settings.data_dir().is_ok(), expected, "{log_dirs:?}");
         }
     }
 

@@ -25,7 +25,7 @@ pub struct Cli {
 pub enum Command {
     /// Starts a node.
     Serve(ServeArgs),
-    /// Lists every setting: key, default, what it accepts, what it does.
+    /// Prints every setting, as a configuration file with the defaults.
     Settings,
     /// Loads a Kafka-compatible broker and says what it held.
     Bench(Box<BenchArgs>),
@@ -61,8 +61,15 @@ impl ServeArgs {
     /// The flags as settings, in the order in which they apply.
     ///
     /// # Errors
-    /// Names a `--set` that is not of the form KEY=VALUE.
+    /// Names an address that is not of the form HOST:PORT, and a `--set` that is not KEY=VALUE.
     pub fn settings(&self) -> Result<Vec<(String, String)>, String> {
+        for (flag, address) in [("--listen", &self.listen), ("--advertise", &self.advertise)] {
+            let Some(address) = address else { continue };
+            if address.contains("://") || !address.contains(':') {
+                let expected = "expected HOST:PORT, such as 127.0.0.1:9092";
+                return Err(format!("{flag} {address:?}: {expected}"));
+            }
+        }
         let plaintext = |address: &String| format!("PLAINTEXT://{address}");
         let named = [
             ("log.dirs", self.data_dir.clone()),
@@ -102,5 +109,11 @@ mod tests {
         assert_eq!(cli.serve.settings(), Ok(expected.to_vec()));
         let cli = Cli::try_parse_from(["tidelog", "--set", "x"]).expect("lawful flags");
         assert_eq!(cli.serve.settings(), Err("--set \"x\": expected KEY=VALUE".to_owned()));
+        for address in ["9092", "PLAINTEXT://:9092"] {
+            let cli = Cli::try_parse_from(["tidelog", "--listen", address]).expect("lawful flags");
+            let refused = cli.serve.settings().expect_err("no address");
+            let expected = "expected HOST:PORT, such as 127.0.0.1:9092";
+            assert_eq!(refused, format!("--listen {address:?}: {expected}"));
+        }
     }
 }

@@ -4,7 +4,10 @@
 //! `"wal.queue.max.bytes" = 1048576`. Numbers, booleans and text are all read as text, so that one
 //! check says what is wrong with a value.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use figment::{
     Figment,
@@ -12,6 +15,12 @@ use figment::{
     value::{Dict, Value},
 };
 use tidelog_broker::config::{BrokerSettings, ConfigError, NodeSettings};
+use tidelog_types::property::PropertyError;
+
+use crate::kafka_keys;
+
+/// Where a setting comes from that is not in a file.
+const COMMAND_LINE: &str = "command line";
 
 /// Why the settings cannot be used, as the operator wrote them.
 #[derive(Debug, thiserror::Error)]
@@ -19,13 +28,16 @@ pub enum SettingsError {
     /// The file is not there.
     #[error("{path}: no such file", path = .0.display())]
     Missing(PathBuf),
+    /// It is something else than a file.
+    #[error("{path}: not a file", path = .0.display())]
+    NoFile(PathBuf),
     /// The file is not TOML.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path}: {what}", path = .path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
         /// Where and why.
-        source: Box<figment::Error>,
+        what: String,
     },
     /// A value is neither text, number nor boolean.
     #[error("{path}: {key}: expected text, a number, true or false", path = .path.display())]
@@ -43,6 +55,16 @@ pub enum SettingsError {
         /// What is wrong.
         source: ConfigError,
     },
+    /// A setting of Kafka's that is none of a node's.
+    #[error("{origin}: {key:?} is {what}")]
+    KafkaOnly {
+        /// The file, or the command line.
+        origin: String,
+        /// As written.
+        key: String,
+        /// What it is instead.
+        what: String,
+    },
     /// A flag is malformed.
     #[error("{0}")]
     Flag(String),
@@ -57,16 +79,22 @@ pub fn load(
     flags: &[(String, String)],
 ) -> Result<NodeSettings, SettingsError> {
     let mut settings = NodeSettings::default();
+    let mut origins = BTreeMap::new();
     if let Some(path) = file {
         let origin = path.display().to_string();
         for (key, value) in read(path)? {
             set(&mut settings, &key, &value, &origin)?;
+            origins.insert(key, origin.clone());
         }
     }
     for (key, value) in flags {
-        set(&mut settings, key, value, "command line")?;
+        set(&mut settings, key, value, COMMAND_LINE)?;
+        origins.insert(key.clone(), COMMAND_LINE.to_owned());
     }
-    check_endpoints(&settings.broker)?;
+    check_places(&settings.broker).map_err(|source| {
+        let origin = origins.get(source.key()).map_or("default", String::as_str).to_owned();
+        SettingsError::Setting { origin, source }
+    })?;
     Ok(settings)
 }
 
@@ -77,25 +105,37 @@ fn set(
     origin: &str,
 ) -> Result<(), SettingsError> {
     settings.set(key, value).map_err(|source| {
-        let origin = origin.to_owned();
-        SettingsError::Setting { origin, source: source.into() }
+        let (origin, key) = (origin.to_owned(), key.to_owned());
+        match (&source, kafka_keys::explain(&key)) {
+            (PropertyError::Unknown { .. }, Some(what)) => {
+                SettingsError::KafkaOnly { origin, key, what }
+            }
+            _ => SettingsError::Setting { origin, source: source.into() },
+        }
     })
 }
 
-fn check_endpoints(settings: &BrokerSettings) -> Result<(), SettingsError> {
-    let checked = settings.listener().and(settings.advertised(1).map(|_| ()));
-    let checked = checked.and(settings.admin().map(|_| ()));
-    checked.map_err(|source| SettingsError::Setting { origin: "settings".to_owned(), source })
+/// Where data lies and where clients connect: more than a table of settings can check.
+fn check_places(settings: &BrokerSettings) -> Result<(), ConfigError> {
+    settings.data_dir()?;
+    settings.listener()?;
+    settings.advertised(1)?;
+    settings.admin()?;
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Vec<(String, String)>, SettingsError> {
-    if !path.is_file() {
+    if !path.exists() {
         return Err(SettingsError::Missing(path.to_owned()));
     }
+    if path.is_dir() {
+        return Err(SettingsError::NoFile(path.to_owned()));
+    }
     let extracted = Figment::from(Toml::file_exact(path)).extract::<Dict>();
-    let dict = extracted.map_err(|source| {
-        let source = Box::new(source);
-        SettingsError::Syntax { path: path.to_owned(), source }
+    let dict = extracted.map_err(|error| {
+        // The rest of what it says is the file's name again.
+        let what = error.kind.to_string().trim_end().to_owned();
+        SettingsError::Syntax { path: path.to_owned(), what }
     })?;
     let mut settings = Vec::new();
     flatten(path, String::new(), dict, &mut settings)?;
@@ -120,21 +160,26 @@ fn flatten(
             Value::Num(_, number) => match (number.to_i128(), number.to_u128()) {
                 (Some(number), _) => number.to_string(),
                 (None, Some(number)) => number.to_string(),
-                (None, None) => return Err(shape(path, key)),
+                // The setting's own check says whether a fraction will do.
+                (None, None) => number.to_f64().ok_or_else(|| shape(path, &key))?.to_string(),
             },
-            Value::Char(..) | Value::Empty(..) | Value::Array(..) => return Err(shape(path, key)),
+            Value::Char(..) | Value::Empty(..) | Value::Array(..) => {
+                return Err(shape(path, &key));
+            }
         };
         settings.push((key, text));
     }
     Ok(())
 }
 
-fn shape(path: &Path, key: String) -> SettingsError {
-    SettingsError::Shape { path: path.to_owned(), key }
+fn shape(path: &Path, key: &str) -> SettingsError {
+    SettingsError::Shape { path: path.to_owned(), key: key.to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
+    use tidelog_types::property::Kind;
+
     use super::*;
 
     fn load_text(text: &str) -> Result<NodeSettings, String> {
@@ -167,23 +212,51 @@ mod tests {
             ),
             (
                 "\"num.partitions\" = 0",
-                "node.toml: num.partitions = \"0\": expected a whole number from 1 to 2147483647",
+                "node.toml: num.partitions = \"0\": expected a whole number from 1 to PARTITIONS",
             ),
             (
                 "\"num.partitions\" = [1]",
                 "node.toml: num.partitions: expected text, a number, true or false",
             ),
             (
+                "\"num.partitions\" = 3.5",
+                "node.toml: num.partitions = \"3.5\": expected a whole number from 1 to PARTITIONS",
+            ),
+            (
+                "\"log.retention.hours\" = 3",
+                "node.toml: \"log.retention.hours\" is not honoured: records are not deleted by \
+                 age or size yet",
+            ),
+            (
+                "\"log.dirs\" = \"/a,/b\"",
+                "node.toml: log.dirs = \"/a,/b\": expected one directory: several are not \
+                 supported",
+            ),
+            (
                 "listeners = \"9092\"",
-                "settings: listeners = \"9092\": expected one listener, such as \
+                "node.toml: listeners = \"9092\": expected one listener, such as \
                  PLAINTEXT://localhost:9092",
             ),
+            (
+                "\"admin.listener\" = \"9644\"",
+                "node.toml: admin.listener = \"9644\": expected host:port, such as 127.0.0.1:9644",
+            ),
         ] {
-            assert_eq!(load_text(text), Err(message.to_owned()), "{text}");
+            let partitions = BrokerSettings::PROPERTIES.iter().find(|p| p.key == "num.partitions");
+            let Some(Kind::Int { max, .. }) = partitions.map(|property| property.kind) else {
+                panic!("a number of partitions is a number");
+            };
+            let message = message.replace("PARTITIONS", &max.to_string());
+            assert_eq!(load_text(text), Err(message), "{text}");
         }
+        let broken = load_text("x = = 3").expect_err("no TOML");
+        assert!(broken.starts_with("node.toml: TOML parse error at line 1"), "{broken}");
+        assert!(!broken.contains("TOML file"), "the file is named once: {broken}");
         let missing = load(Some(Path::new("/nowhere/node.toml")), &[]);
         let message = missing.map_err(|error| error.to_string());
         assert_eq!(message, Err("/nowhere/node.toml: no such file".to_owned()));
+        let directory = load(Some(Path::new("/")), &[]).map_err(|error| error.to_string());
+        assert_eq!(directory, Err("/: not a file".to_owned()));
     }
 
     #[test]

@@ -11,6 +11,8 @@ use tidelog_wal::env::{Caching, FileSystem, Open, read_exact_at, write_all_at};
 
 const HEADING: &str = "tidelog identity 1";
 const FILE: &str = "identity";
+/// Metrics are floating point: up to here they show every whole number exactly.
+const RAFT_ID_MAX: u64 = (1 << 53) - 1;
 /// Bytes that an identity file never reaches; anything longer is something else.
 const BYTES_MAX: u64 = 4096;
 
@@ -102,8 +104,7 @@ impl Identity {
         while raft_id == 0 {
             let bytes = random().0;
             let half: [u8; 8] = std::array::from_fn(|i| bytes[i] ^ bytes[i + 8]);
-            // Positive as an i64 too, so that a metric can show it.
-            raft_id = u64::from_be_bytes(half) >> 1;
+            raft_id = u64::from_be_bytes(half) & RAFT_ID_MAX;
         }
         Identity { cluster_id: random(), node_id, directory_id: random(), raft_id }
     }
@@ -215,6 +216,16 @@ mod tests {
         assert_eq!(load(dir.path(), 3), Ok(made));
         let foreign = "DIR: belongs to node.id 3, but node.id is 4".to_owned();
         assert_eq!(load(dir.path(), 4), Err(foreign));
+    }
+
+    #[test]
+    fn a_raft_id_is_never_0_and_a_metric_shows_it_exactly() {
+        for (first, expected) in [(0_u128, 1), (u128::from(u64::MAX), RAFT_ID_MAX), (7, 7)] {
+            let mut drawn = [first, 1, 2, 3].into_iter().map(|bits| Uuid(bits.to_be_bytes()));
+            let made = Identity::generate(BrokerId(1), &mut || drawn.next().expect("enough"));
+            assert_eq!(made.raft_id, expected);
+            assert_eq!(made.raft_id as f64 as u64, made.raft_id);
+        }
     }
 
     #[test]

@@ -5,7 +5,9 @@ mod banner;
 mod cli;
 mod config_file;
 mod identity;
+mod kafka_keys;
 mod logging;
+mod settings_text;
 mod wiring;
 
 use std::{
@@ -14,7 +16,6 @@ use std::{
 };
 
 use clap::Parser as _;
-use tidelog_broker::NodeSettings;
 
 use crate::cli::{Cli, Command, ServeArgs};
 
@@ -39,7 +40,9 @@ fn run(args: &ServeArgs) -> ExitCode {
     match settings {
         Err(error) => complain(&error.to_string(), USAGE),
         Ok(settings) => {
-            logging::start();
+            if let Err(error) = logging::start() {
+                return complain(&error, USAGE);
+            }
             match wiring::run(&settings) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => complain(&format!("{error:#}"), 1),
@@ -54,14 +57,7 @@ fn complain(message: &str, code: u8) -> ExitCode {
 }
 
 fn print_settings() -> ExitCode {
-    let mut out = io::stdout().lock();
-    for property in NodeSettings::properties() {
-        let (key, default) = (property.key, property.default);
-        let written =
-            writeln!(out, "{key} = {default:?}\n    {} ({})", property.doc, property.expected());
-        if written.is_err() {
-            break; // the reader has seen enough
-        }
-    }
+    // An error means that the reader has seen enough.
+    let _ = io::stdout().lock().write_all(settings_text::text().as_bytes());
     ExitCode::SUCCESS
 }

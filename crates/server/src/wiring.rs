@@ -69,7 +69,7 @@ pub fn run(settings: &NodeSettings) -> anyhow::Result<()> {
     raise_open_files();
     let registry = Registry::new();
     let fs = file_system()?;
-    let dir = PathBuf::from(&settings.broker.log_dirs);
+    let dir = settings.broker.data_dir()?;
     let lock = lock(&*fs, &dir)?;
     let node_id = BrokerId(settings.broker.node_id);
     let identity = Identity::load_or_create(&*fs, &dir, node_id, &mut random_uuid)?;
@@ -193,7 +193,11 @@ fn bind(settings: &NodeSettings, registry: &Registry) -> anyhow::Result<Sockets>
 fn lock(fs: &dyn FileSystem, dir: &Path) -> anyhow::Result<Box<dyn Send + Sync>> {
     // The directory itself is the log's to lock, and the identity comes before the log.
     let locked = dir.join("raft");
-    fs.create_dir_all(&locked).with_context(|| format!("cannot create {}", dir.display()))?;
+    if dir.exists() && !dir.is_dir() {
+        bail!("{}: not a directory", dir.display());
+    }
+    let verb = if dir.exists() { "write to" } else { "create" };
+    fs.create_dir_all(&locked).with_context(|| format!("cannot {verb} {}", dir.display()))?;
     fs.lock(&locked).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => {
             anyhow::anyhow!("{}: in use by another tidelog process", dir.display())

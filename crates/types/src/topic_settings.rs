@@ -175,7 +175,7 @@ pub enum TopicSettingError {
     #[error(transparent)]
     Property(#[from] PropertyError),
     /// Kafka has the setting; this release cannot honour it, so it must not seem to.
-    #[error("{key} is not honoured yet: {reason}; leave it unset")]
+    #[error("{key} is not honoured: {reason}; leave it unset")]
     NotHonouredYet {
         /// The setting.
         key: &'static str,
@@ -281,7 +281,7 @@ mod tests {
                 "retention.ms",
                 "1000",
                 Some(
-                    "retention.ms is not honoured yet: records are not deleted by age or size yet; \
+                    "retention.ms is not honoured: records are not deleted by age or size yet; \
                      leave it unset",
                 ),
             ),

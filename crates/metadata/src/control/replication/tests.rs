@@ -194,7 +194,7 @@ fn settings_are_checked_stored_and_gone_with_their_topic() {
         (
             "retention.ms",
             Some("1000"),
-            "retention.ms is not honoured yet: records are not deleted by age or size yet; leave \
+            "retention.ms is not honoured: records are not deleted by age or size yet; leave \
              it unset",
         ),
     ] {

@@ -1,0 +1,85 @@
+//! Keys that Kafka has and a node's settings do not: what to tell whoever brings them along.
+
+use tidelog_types::topic_settings::{Support, TopicSettings};
+
+const NO_RETENTION: &str = "records are not deleted by age or size yet";
+const NO_COMPACTION: &str = "logs are not compacted yet";
+const NO_GROUPS: &str = "there are no consumer groups yet";
+const NO_TRANSACTIONS: &str = "there are no transactions yet";
+const NO_SECURITY: &str = "TLS, SASL and ACLs are not supported yet";
+const NO_QUORUM: &str = "a node needs nothing to be told about its metadata";
+const NO_POOLS: &str = "threads follow from the number of cores";
+
+/// How Kafka's keys begin, and why none of them is a setting here.
+const KAFKA: &[(&str, &str)] = &[
+    ("log.retention.", NO_RETENTION),
+    ("log.cleaner.", NO_COMPACTION),
+    ("log.cleanup.policy", NO_COMPACTION),
+    ("log.roll.", "only log.segment.bytes starts a new segment yet"),
+    ("compression.type", "batches are stored as the producer compressed them"),
+    ("offsets.", NO_GROUPS),
+    ("group.", NO_GROUPS),
+    ("transaction.", NO_TRANSACTIONS),
+    ("transactional.", NO_TRANSACTIONS),
+    ("ssl.", NO_SECURITY),
+    ("sasl.", NO_SECURITY),
+    ("security.", NO_SECURITY),
+    ("authorizer.", NO_SECURITY),
+    ("super.users", NO_SECURITY),
+    ("listener.", NO_SECURITY),
+    ("inter.broker.", "there is one node and one listener"),
+    ("process.roles", NO_QUORUM),
+    ("controller.", NO_QUORUM),
+    ("metadata.log.", NO_QUORUM),
+    ("zookeeper.", NO_QUORUM),
+    ("num.network.threads", NO_POOLS),
+    ("num.io.threads", NO_POOLS),
+    ("num.recovery.threads.per.data.dir", NO_POOLS),
+    ("background.threads", NO_POOLS),
+];
+
+/// What to say of a key that is no setting of a node; `None` where Kafka does not have it either.
+pub fn explain(key: &str) -> Option<String> {
+    if let Some(support) = TopicSettings::support(key) {
+        let why_not = match support {
+            Support::Honoured | Support::Accepted => String::new(),
+            Support::NotYet(reason) => format!(", and not honoured: {reason}"),
+        };
+        return Some(format!("a topic's setting, given when it is created{why_not}"));
+    }
+    let (_, reason) = KAFKA.iter().find(|(start, _)| key.starts_with(start))?;
+    Some(format!("not honoured: {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_broker::NodeSettings;
+
+    use super::*;
+
+    #[test]
+    fn kafkas_keys_are_explained_and_others_are_not() {
+        let retention = "records are not deleted by age or size yet";
+        for (key, expected) in [
+            ("log.retention.hours", Some(format!("not honoured: {retention}"))),
+            (
+                "retention.ms",
+                Some(format!(
+                    "a topic's setting, given when it is created, and not honoured: {retention}"
+                )),
+            ),
+            ("segment.bytes", Some("a topic's setting, given when it is created".to_owned())),
+            ("num.partitons", None),
+        ] {
+            assert_eq!(explain(key), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn no_setting_of_a_node_is_said_to_be_missing() {
+        for property in NodeSettings::properties() {
+            let found = KAFKA.iter().find(|(start, _)| property.key.starts_with(start));
+            assert_eq!(found, None, "{}", property.key);
+        }
+    }
+}
