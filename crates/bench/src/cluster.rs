@@ -73,13 +73,18 @@ pub(crate) async fn create_topic(client: &Client, args: &ProduceArgs) -> Result<
     }
 }
 
-/// The leaders of all partitions, by partition; waits until there are all.
-pub(crate) async fn leaders(client: &Client, topic: &str) -> Result<Vec<Leader>> {
+/// The leaders of all partitions, by partition; waits until there are all. That a topic does not
+/// exist is believed at once, unless it was only just `created`: brokers hear of it one by one.
+pub(crate) async fn leaders(client: &Client, topic: &str, created: bool) -> Result<Vec<Leader>> {
+    let unknown = ErrorCode::UnknownTopicOrPartition.code();
     let start = Instant::now();
     loop {
         let outcome = try_leaders(client, topic).await?;
         match outcome {
             Ok(leaders) => return Ok(leaders),
+            Err(code) if code == unknown && !created => {
+                bail!("topic {topic} does not exist; `bench produce --create-topic` creates it")
+            }
             Err(code) if start.elapsed() > LEADERS_PATIENCE => {
                 bail!("topic {topic} has not all its leaders: {}", name_of(code))
             }

@@ -146,10 +146,10 @@ impl Report {
         }
     }
 
-    /// Whether every request was answered without an error and everything adds up.
+    /// Whether there were requests, all were answered without an error, and everything adds up.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.errors.is_empty() && self.problems.is_empty()
+        self.requests > 0 && self.errors.is_empty() && self.problems.is_empty()
     }
 
     /// Prints the report.
@@ -181,12 +181,15 @@ impl Report {
         fs::write(path, json + "\n").with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// The last line of Kafka's own producer tool, which parsers of it understand.
+    /// In the manner of Kafka's own producer tool, which says MB where it means MiB.
     fn summary(&self) -> String {
         let latency = &self.latency_ms;
         let verb = if self.load == "produce" { "sent" } else { "consumed" };
+        if self.requests == 0 {
+            return format!("nothing was {verb} in the measured time");
+        }
         format!(
-            "{} records {verb}, {:.6} records/sec ({:.2} MB/sec), {:.2} ms avg latency, \
+            "{} records {verb}, {:.1} records/sec ({:.2} MiB/sec), {:.2} ms avg latency, \
              {:.2} ms max latency, {:.2} ms 50th, {:.2} ms 95th, {:.2} ms 99th, {:.2} ms 99.9th.",
             self.records,
             self.records_per_second,
@@ -208,13 +211,17 @@ impl Report {
             ("requests/s", format!("{:.0}", self.requests_per_second)),
             ("records/s", format!("{:.0}", self.records_per_second)),
             ("MiB/s", format!("{:.1}", self.mebibytes_per_second)),
-            ("latency p50 ms", format!("{:.3}", latency.p50)),
-            ("latency p95 ms", format!("{:.3}", latency.p95)),
-            ("latency p99 ms", format!("{:.3}", latency.p99)),
-            ("latency p99.9 ms", format!("{:.3}", latency.p999)),
-            ("latency max ms", format!("{:.3}", latency.max)),
-            ("errors", errors.to_string()),
         ];
+        if self.requests > 0 {
+            rows.extend([
+                ("latency p50 ms", format!("{:.3}", latency.p50)),
+                ("latency p95 ms", format!("{:.3}", latency.p95)),
+                ("latency p99 ms", format!("{:.3}", latency.p99)),
+                ("latency p99.9 ms", format!("{:.3}", latency.p999)),
+                ("latency max ms", format!("{:.3}", latency.max)),
+            ]);
+        }
+        rows.push(("errors", errors.to_string()));
         if let Some(broker) = &self.broker {
             rows.extend([
                 ("broker CPU s", format!("{:.2}", broker.cpu_seconds)),
@@ -287,5 +294,37 @@ impl Broker {
             written_bytes: usage.written_bytes,
             written_per_value_byte: usage.written_bytes as f64 / stats.bytes.max(1) as f64,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn report(requests: u64) -> Report {
+        let mut stats = Stats::new(Arc::default());
+        for _ in 0..requests {
+            stats.answered(10, 1 << 20);
+            stats.latency_us.saturating_record(1500);
+        }
+        let measured = Measured { seconds: 2.0, usage: None };
+        Report::new("produce", BTreeMap::new(), &stats, measured)
+    }
+
+    #[test]
+    fn the_summary_says_how_much_and_how_fast() {
+        let expected = "40 records sent, 20.0 records/sec (2.00 MiB/sec), 1.50 ms avg latency, \
+                        1.50 ms max latency, 1.50 ms 50th, 1.50 ms 95th, 1.50 ms 99th, \
+                        1.50 ms 99.9th.";
+        assert_eq!(report(4).summary(), expected);
+        assert!(report(4).is_clean());
+    }
+
+    #[test]
+    fn a_run_in_which_nothing_succeeded_has_no_latency_and_is_not_clean() {
+        assert_eq!(report(0).summary(), "nothing was sent in the measured time");
+        assert!(!report(0).is_clean());
     }
 }

@@ -71,6 +71,18 @@ fn a_broker_that_errs_is_found_out() {
 }
 
 #[test]
+fn a_topic_that_is_not_there_is_said_so_at_once() {
+    let broker = broker(Fault::NoTopic);
+    for load in ["produce", "consume"] {
+        let arguments = format!("bench {load} {broker}");
+        let arguments = Cli::parse_from(arguments.split_whitespace());
+        let failure = measure(&arguments.bench).expect_err("no topic");
+        let message = "topic t does not exist; `bench produce --create-topic` creates it";
+        assert_eq!(failure.to_string(), message);
+    }
+}
+
+#[test]
 fn a_broker_that_is_not_there_is_said_so() {
     let load = "produce --bootstrap-servers 127.0.0.1:1 --duration 100ms";
     let arguments = ["bench"].into_iter().chain(load.split_whitespace());

@@ -40,7 +40,7 @@ pub(crate) fn measure(args: &ConsumeArgs) -> Result<Report> {
 async fn prepare(args: &ConsumeArgs) -> Result<ConsumeLoad> {
     let topic = args.common.topic.as_str();
     let client = cluster::connect(&args.common.bootstrap_servers).await?;
-    let leaders = cluster::leaders(&client, topic).await?;
+    let leaders = cluster::leaders(&client, topic, false).await?;
     let starts = cluster::offsets(&leaders, topic, Place::Start).await?;
     let ends = cluster::offsets(&leaders, topic, Place::End).await?;
     let window = Window { start: Instant::now(), end: Instant::now() };

@@ -65,7 +65,7 @@ async fn prepare(args: &ProduceArgs) -> Result<(Vec<Leader>, BTreeMap<i32, i64>)
     if args.create_topic {
         cluster::create_topic(&client, args).await?;
     }
-    let leaders = cluster::leaders(&client, topic).await?;
+    let leaders = cluster::leaders(&client, topic, args.create_topic).await?;
     let before = cluster::offsets(&leaders, topic, Place::End).await?;
     Ok((leaders, before))
 }

@@ -50,6 +50,8 @@ pub enum Fault {
     Forgets,
     /// Every tenth produce request is acknowledged at the offset of the one before.
     Repeats,
+    /// There is no topic.
+    NoTopic,
     /// The tenth batch of each log is not there when it is fetched.
     Skips,
 }
@@ -256,7 +258,11 @@ impl Mock {
         };
         let partitions = (0..self.logs.len() as i32).map(partition).collect();
         let asked = request.topics.as_ref().and_then(|topics| topics[0].name.clone());
-        let topic = MetadataResponseTopic::default().with_name(asked).with_partitions(partitions);
+        let topic = MetadataResponseTopic::default().with_name(asked);
+        let topic = match self.config.fault {
+            Fault::NoTopic => topic.with_error_code(ErrorCode::UnknownTopicOrPartition.code()),
+            _ => topic.with_partitions(partitions),
+        };
         MetadataResponse::default().with_brokers(vec![broker]).with_topics(vec![topic])
     }
 }
