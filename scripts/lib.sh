@@ -7,7 +7,13 @@ TARGET="${CARGO_TARGET_DIR:-$ROOT/target}"
 # shellcheck disable=SC2034
 TOOLS="$TARGET/tools"
 
-say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+say() {
+    if [ -t 1 ]; then
+        printf '\n\033[1m== %s\033[0m\n' "$*"
+    else
+        printf '\n== %s\n' "$*"
+    fi
+}
 
 die() {
     printf '%s\n' "$@" >&2
