@@ -18,7 +18,7 @@ use raft::{
         ConfChange, ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType, Snapshot,
     },
 };
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 use self::snapshots::SnapshotWork;
 use crate::{
@@ -398,7 +398,7 @@ impl Node {
         }
         if leader != self.told.leader && leader != 0 {
             self.metrics.leader_changes.inc();
-            info!(group = self.config.group, term, leader, is_leader, "the Raft leader changed");
+            debug!(group = self.config.group, term, leader, is_leader, "the Raft leader changed");
         }
         // Where this node leads, it may plan only after its term's first entry; what it planned
         // in an older term is void already.
