@@ -29,7 +29,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "server",
         ours: &["types", "protocol", "metadata", "wal", "raft", "net", "broker", "bench"],
-        effects: &["tokio", "axum", "clap", "figment", "rustix", "crossbeam"],
+        effects: &["tokio", "axum", "hyper", "clap", "figment", "rustix", "crossbeam"],
     },
     Layer {
         name: "bench",
