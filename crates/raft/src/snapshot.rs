@@ -35,10 +35,10 @@ pub(crate) fn path(dir: &Path, index: u64) -> PathBuf {
 }
 
 /// Writes a snapshot so that it survives anything from the moment this returns. `false`: the disk
-/// is full, and nothing is left behind.
+/// is full or descriptors are short, and nothing refers to it; try again later.
 ///
 /// # Errors
-/// Any error but a full disk ends the process.
+/// Any other error ends the process.
 pub(crate) fn write(files: &LogFiles, meta: &SnapshotMeta, data: &[u8]) -> Result<bool, Fatal> {
     assert!(meta.index > 0, "index 0 is the empty state and has no file");
     let (fs, dir) = (&*files.fs, &files.snapshots_dir);
@@ -47,7 +47,7 @@ pub(crate) fn write(files: &LogFiles, meta: &SnapshotMeta, data: &[u8]) -> Resul
     let head = encode_head(files.group, meta, data);
     let file = match write_unfinished(fs, &unfinished, &head, data) {
         Ok(file) => file,
-        Err(error) if class(&error) == FsErrorClass::DiskFull => {
+        Err(error) if class(&error) != FsErrorClass::Other => {
             // What is left of it only takes space; the next start removes it as well.
             let _ = fs.remove_file(&unfinished);
             return Ok(false);
@@ -56,8 +56,12 @@ pub(crate) fn write(files: &LogFiles, meta: &SnapshotMeta, data: &[u8]) -> Resul
     };
     file.sync().map_err(|error| Fatal::new("cannot sync", &unfinished, error))?;
     fs.rename(&unfinished, &path).map_err(|error| Fatal::new("cannot rename", &path, error))?;
-    fs.sync_dir(dir).map_err(|error| Fatal::new("cannot sync", dir, error))?;
-    Ok(true)
+    match fs.sync_dir(dir) {
+        Ok(()) => Ok(true),
+        // The directory was not even opened, so no sync failed.
+        Err(error) if class(&error) == FsErrorClass::TooManyOpenFiles => Ok(false),
+        Err(error) => Err(Fatal::new("cannot sync", dir, error)),
+    }
 }
 
 /// Reads the snapshot that a marker names.

@@ -14,7 +14,7 @@ use super::{
     store::{StoreTest, hard_state, machine, open_parts, small_config, snapshot},
 };
 use crate::{
-    RaftError, Transport,
+    ProposeError, RaftError, Transport,
     log::{SnapshotMeta, Step},
 };
 
@@ -321,6 +321,44 @@ fn a_directory_without_its_log_is_refused() {
     fs.kill();
     let refused = StoreTest::open(fs, config).err().expect("refused");
     assert!(matches!(refused, RaftError::Damaged { .. }), "{refused}");
+}
+
+#[test]
+fn proposals_are_refused_past_the_byte_bound_and_taken_again_when_there_is_room() {
+    let mut cluster = Cluster::new(1, |config| config.settings.entries_memory_bytes = 8 << 10);
+    let leader = cluster.leader();
+    let data = bytes::Bytes::from(vec![1; 1000]);
+    let peer = cluster.peer(leader);
+    let refused = (0..).find_map(|ticket| peer.propose(data.clone(), ticket).err());
+    assert!(matches!(refused, Some(ProposeError::Full { .. })), "{refused:?}");
+    cluster.until("there is room again", |cluster| {
+        cluster.peer(leader).propose(data.clone(), 99).is_ok()
+    });
+    let large = cluster.peer(leader).propose(vec![1; 1 << 20].into(), 100);
+    assert!(matches!(large, Err(ProposeError::TooLarge { .. })), "{large:?}");
+    let peer = cluster.peer(leader);
+    let term = peer.leads.expect("it leads");
+    let handle = peer.running.as_ref().expect("running").parts.handle().clone();
+    let stale = handle.propose(term - 1, data, 101);
+    assert_eq!(stale, Err(ProposeError::NotLeader { term: term - 1, leader: Some(leader) }));
+}
+
+#[test]
+fn descriptors_that_are_short_delay_a_snapshot_and_end_nothing() {
+    let fs = machine();
+    let fault = FaultFileSystem::new(Arc::new(fs));
+    let parts = open_parts(Arc::new(fault.clone()), &small_config()).expect("an empty machine");
+    let files = &parts.worker.files;
+    let conf_state = raft::eraftpb::ConfState { voters: vec![1], ..Default::default() };
+    let meta = SnapshotMeta { index: 5, term: 1, conf_state };
+    for call in [Call::Create, Call::SyncDir] {
+        fault.inject(Fault::emfile(call).times(1));
+        assert!(
+            !crate::snapshot::write(files, &meta, b"state").expect("no fatal error"),
+            "{call:?}"
+        );
+    }
+    assert!(crate::snapshot::write(files, &meta, b"state").expect("no fatal error"));
 }
 
 #[test]
