@@ -79,6 +79,16 @@ pub(crate) struct Walk {
     pub(crate) stop: Stop,
 }
 
+impl Walk {
+    /// Makes an interval of what is left, however small.
+    pub(crate) fn close(&mut self) {
+        if self.open.bytes > 0 {
+            self.complete.push(self.open);
+            self.open = self.open.following();
+        }
+    }
+}
+
 /// Walks batches from `start` (which may hold batches already) to the offset `upper`, looking at
 /// no byte from `limit` on.
 pub(crate) fn walk(

@@ -379,13 +379,10 @@ impl Segment {
         upper: Offset,
         limit: u64,
     ) -> io::Result<()> {
-        let found = walk(log, *at, upper, limit, self.interval_bytes)?;
+        let mut found = walk(log, *at, upper, limit, self.interval_bytes)?;
+        found.close();
         entries.extend(found.complete);
         *at = found.open;
-        if at.bytes > 0 {
-            entries.push(*at);
-            *at = at.following();
-        }
         if found.stop != Stop::Upper && limit > at.position {
             let headers_checksum = !0;
             let bytes = limit - at.position;

@@ -328,7 +328,12 @@ impl Segments {
         };
         write().map_err(|error| write_error("cannot write", &segment.log, error))?;
         let mut complete = Vec::new();
-        let open = add_entries(extent.open, run.entries, &self.config, &mut complete);
+        let mut open = add_entries(extent.open, run.entries, &self.config, &mut complete);
+        if open.bytes > 0 {
+            // However few they are: what no entry covers could lose its leader epoch unnoticed.
+            complete.push(open);
+            open = open.following();
+        }
         self.publish(&segment, &complete, open)?;
         if run.begins.is_some() {
             self.reader.view_mut().segments.push(segment);
@@ -343,14 +348,8 @@ impl Segments {
         Ok(())
     }
 
-    /// Closes the last segment with an entry for its end, and begins one behind it.
+    /// Closes the files of the last segment and begins one behind it.
     fn begin_segment(&mut self, base: Offset) -> Result<Arc<Segment>, SegmentError> {
-        if let Some(last) = self.last() {
-            let open = last.known_extent().open;
-            if open.bytes > 0 {
-                self.publish(&last, &[open], open.following())?;
-            }
-        }
         self.sync_files()?;
         let fs = Arc::clone(self.files.fs());
         fs.create_dir_all(&self.dir)
@@ -476,7 +475,8 @@ impl Segments {
             (entries, last) => (entries, last.following()),
         };
         let interval_bytes = self.config.index_interval_bytes;
-        let found = walk(&*log.file, start, to, bytes, interval_bytes).map_err(failed)?;
+        let mut found = walk(&*log.file, start, to, bytes, interval_bytes).map_err(failed)?;
+        found.close();
         if found.stop != Stop::NoBatch && found.open.end_position() < bytes {
             log.file.set_len(found.open.end_position()).map_err(failed)?;
             log.file.sync().map_err(|error| Fatal::new("cannot sync", &segment.log, error))?;

@@ -321,7 +321,7 @@ fn what_is_below_the_log_start_goes_by_whole_segments() {
     assert_eq!(read_all(&segments).0, bytes_of(&batches(48, 6, 100)));
     assert_eq!(segments.drop_below(Offset(60)).unwrap(), [Offset(48)..Offset(60)]);
     segments.append(&batches(60, 1, 10)).unwrap();
-    assert_eq!(names(&machine), ["00000000000000000060.log"]);
+    assert_eq!(names(&machine), ["00000000000000000060.log", "00000000000000000060.seek"]);
 }
 
 #[test]
