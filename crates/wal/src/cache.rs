@@ -55,6 +55,7 @@ impl Tail {
             inside = (back.base < to).then_some(back.base);
         }
         self.spilled = self.spilled.min(self.entries.len());
+        assert!(self.entries.back().is_none_or(|back| back.last < to), "nothing stays beyond");
         (bytes, inside)
     }
 
@@ -75,6 +76,7 @@ impl Tail {
             self.spilled -= 1;
             bytes += front.bytes();
         }
+        assert!(self.spilled <= self.entries.len(), "only what is spilled was forgotten");
         bytes
     }
 

@@ -37,6 +37,7 @@ pub(crate) fn gather(
         frames += 1;
         bytes += more;
     }
+    assert!(bytes <= room, "a group fits its file");
     match frames {
         0 => Gathered::Nothing,
         _ => Gathered::Group { frames, bytes },

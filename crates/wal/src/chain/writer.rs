@@ -66,6 +66,7 @@ impl ChainWriter {
         let Some(file) = self.pool.start_file(first_sequence, bytes_min, epoch) else {
             return Ok(false);
         };
+        assert!(file.bytes >= bytes_min, "the file has room for the group it is begun for");
         let header = file.header.encode_block(self.pool.config().owner);
         write_all_at(&*file.file, &mut [IoSlice::new(&header)], 0)
             .map_err(|error| Fatal::new("cannot write", &file.path, error))?;
