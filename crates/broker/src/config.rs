@@ -30,7 +30,7 @@ settings! {
         /// The rack that this broker stands in, told to clients.
         broker_rack: String = "broker.rack", Kind::Text, "";
         /// Partitions of a topic whose creator names no number.
-        num_partitions: i32 = "num.partitions", Kind::Int { min: 1, max: INT_MAX }, "1";
+        num_partitions: i32 = "num.partitions", Kind::Int { min: 1, max: 10_000 }, "1";
         /// Replicas of a topic whose creator names no number.
         default_replication_factor: i32 = "default.replication.factor",
             Kind::Int { min: 1, max: 32767 }, "1";

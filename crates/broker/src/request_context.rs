@@ -2,13 +2,18 @@
 
 use std::{sync::Arc, time::Instant};
 
-use kafka_protocol::protocol::Encodable;
+use kafka_protocol::protocol::{Encodable, StrBytes};
 use tidelog_net::service::{CloseReason, Handled, Reply};
 use tidelog_protocol::{Outgoing, RequestError, RequestHeader, response};
 use tidelog_types::ErrorCode;
 use tracing::error;
 
 use crate::metrics::BrokerMetrics;
+
+/// Topics, partitions or other things that one request decoded by the codec may be about.
+const ITEMS_MAX: usize = 100_000;
+/// Bytes of the longest text that explains an error.
+const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// One request on its way to an answer.
 #[derive(Debug, Clone)]
@@ -34,6 +39,19 @@ impl RequestContext {
     /// When it arrived.
     pub fn started(&self) -> Instant {
         self.started
+    }
+
+    /// Refuses a request about more things than one request may be: each costs an answer, which
+    /// is a hundred times as large as the few bytes that ask for it.
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub fn check_items(&self, items: usize) -> Result<(), RequestError> {
+        if items <= ITEMS_MAX {
+            return Ok(());
+        }
+        let api = self.header.api_key.name();
+        Err(RequestError::TooMany { api, items, items_max: ITEMS_MAX })
     }
 
     /// Encodes an answer that is known now.
@@ -77,6 +95,15 @@ pub(crate) fn close_reason(error: &RequestError) -> CloseReason {
     match error {
         RequestError::NotServed { .. } => CloseReason::Unsupported,
         RequestError::TooLarge { .. } => CloseReason::Oversized,
-        RequestError::TooCostly { .. } | RequestError::Malformed(_) => CloseReason::Malformed,
+        RequestError::TooCostly { .. }
+        | RequestError::TooMany { .. }
+        | RequestError::Malformed(_) => CloseReason::Malformed,
     }
+}
+
+/// The words that explain an error, cut off where they get long: they may quote what the client
+/// sent, and a string on the wire has an end.
+pub(crate) fn message(mut text: String) -> StrBytes {
+    text.truncate(text.floor_char_boundary(MESSAGE_BYTES_MAX));
+    StrBytes::from_string(text)
 }

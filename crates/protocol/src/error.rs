@@ -34,6 +34,16 @@ pub enum RequestError {
         /// What decoding would allocate, as far as it was counted.
         memory_bytes: usize,
     },
+    /// The request names more things than one request may: each would cost an answer.
+    #[error("{api} for {items} things at once, at most {items_max} are answered")]
+    TooMany {
+        /// Kafka's name of the API.
+        api: &'static str,
+        /// Topics, partitions or whatever the API is about.
+        items: usize,
+        /// The limit.
+        items_max: usize,
+    },
     /// The bytes do not follow the schema.
     #[error(transparent)]
     Malformed(#[from] Malformed),

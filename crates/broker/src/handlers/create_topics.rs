@@ -20,7 +20,7 @@ use crate::{
     broker::Broker,
     handlers::{describe_configs, metadata::uuid},
     pending::{Answer, park, timeout},
-    request_context::RequestContext,
+    request_context::{RequestContext, message},
 };
 
 /// First version whose answer says what was created (KIP-525).
@@ -34,6 +34,7 @@ pub(crate) fn handle(
     body: Bytes,
 ) -> Result<Handled, RequestError> {
     let request: CreateTopicsRequest = request::decode(context.version(), body)?;
+    context.check_items(request.topics.len())?;
     let names: Vec<String> = request.topics.iter().map(|topic| topic.name.to_string()).collect();
     let topics = request.topics.into_iter().map(create_topic).collect();
     let receiver = broker.controller.create_topics(topics, request.validate_only);
@@ -132,10 +133,10 @@ fn failed(
     context: &RequestContext,
     name: &str,
     code: ErrorCode,
-    message: String,
+    text: String,
 ) -> CreatableTopicResult {
     CreatableTopicResult::default()
         .with_name(TopicName(StrBytes::from_string(name.to_owned())))
         .with_error_code(context.error(&broker.metrics, code))
-        .with_error_message(Some(StrBytes::from_string(message)))
+        .with_error_message(Some(message(text)))
 }

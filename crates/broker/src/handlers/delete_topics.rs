@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kafka_protocol::{
     messages::{
         DeleteTopicsRequest, DeleteTopicsResponse, TopicName,
-        delete_topics_response::DeletableTopicResult,
+        delete_topics_request::DeleteTopicState, delete_topics_response::DeletableTopicResult,
     },
     protocol::StrBytes,
 };
@@ -19,7 +19,7 @@ use crate::{
     broker::Broker,
     handlers::metadata::uuid,
     pending::{Answer, park, timeout},
-    request_context::RequestContext,
+    request_context::{RequestContext, message},
 };
 
 /// First version that may name topics by id, and whose answer has both.
@@ -33,20 +33,22 @@ pub(crate) fn handle(
     body: Bytes,
 ) -> Result<Handled, RequestError> {
     let request: DeleteTopicsRequest = request::decode(context.version(), body)?;
-    let references = references(&request, context.version());
+    context.check_items(request.topics.len().max(request.topic_names.len()))?;
+    let (references, unlawful) = references(&request, context.version());
+    let mut responses = refuse(broker, &context, unlawful);
     if !broker.settings.broker.delete_topic_enable {
         let code = match context.version() {
             DISABLED_CODE_FROM.. => ErrorCode::TopicDeletionDisabled,
             _ => ErrorCode::InvalidRequest,
         };
-        let responses = all_failed(broker, &context, &references, code);
+        responses.extend(all_failed(broker, &context, &references, code));
         let response = DeleteTopicsResponse::default().with_responses(responses);
         return Ok(context.answer(&broker.metrics, &response));
     }
     let receiver = broker.controller.delete_topics(references.clone());
     let broker = Arc::clone(broker);
     Ok(park(receiver, Some(timeout(request.timeout_ms)), move |deleted| {
-        let responses = match deleted {
+        responses.extend(match deleted {
             Answer::Got(Ok(deleted)) => {
                 deleted.into_iter().map(|deleted| result(&broker, &context, deleted)).collect()
             }
@@ -55,22 +57,48 @@ pub(crate) fn handle(
                 all_failed(&broker, &context, &references, ErrorCode::RequestTimedOut)
             }
             Answer::Lost => all_failed(&broker, &context, &references, ErrorCode::NotController),
-        };
+        });
         let response = DeleteTopicsResponse::default().with_responses(responses);
         context.encode(&broker.metrics, &response)
     }))
 }
 
-fn references(request: &DeleteTopicsRequest, version: i16) -> Vec<TopicReference> {
+/// The topics that a request means, and what it names in a way that means none.
+fn references(
+    request: &DeleteTopicsRequest,
+    version: i16,
+) -> (Vec<TopicReference>, Vec<DeleteTopicState>) {
     if version < TOPIC_ID_FROM {
         let name = |name: &TopicName| TopicReference::Name(name.to_string());
-        return request.topic_names.iter().map(name).collect();
+        return (request.topic_names.iter().map(name).collect(), Vec::new());
     }
-    let topics = request.topics.iter().map(|topic| match &topic.name {
-        Some(name) => TopicReference::Name(name.to_string()),
-        None => TopicReference::Id(Uuid(topic.topic_id.into_bytes())),
+    let (mut references, mut unlawful) = (Vec::new(), Vec::new());
+    for topic in &request.topics {
+        match (&topic.name, topic.topic_id.is_nil()) {
+            (Some(name), true) => references.push(TopicReference::Name(name.to_string())),
+            (None, false) => {
+                references.push(TopicReference::Id(Uuid(topic.topic_id.into_bytes())));
+            }
+            (Some(_), false) | (None, true) => unlawful.push(topic.clone()),
+        }
+    }
+    (references, unlawful)
+}
+
+fn refuse(
+    broker: &Broker,
+    context: &RequestContext,
+    unlawful: Vec<DeleteTopicState>,
+) -> Vec<DeletableTopicResult> {
+    let text = StrBytes::from_static_str("a topic is named either by its name or by its id");
+    let refused = unlawful.into_iter().map(|topic| {
+        DeletableTopicResult::default()
+            .with_name(topic.name)
+            .with_topic_id(topic.topic_id)
+            .with_error_code(context.error(&broker.metrics, ErrorCode::InvalidRequest))
+            .with_error_message(Some(text.clone()))
     });
-    topics.collect()
+    refused.collect()
 }
 
 fn result(
@@ -108,11 +136,11 @@ fn failed(
     context: &RequestContext,
     reference: &TopicReference,
     code: ErrorCode,
-    message: String,
+    text: String,
 ) -> DeletableTopicResult {
     let result = DeletableTopicResult::default()
         .with_error_code(context.error(&broker.metrics, code))
-        .with_error_message(Some(StrBytes::from_string(message)));
+        .with_error_message(Some(message(text)));
     match reference {
         TopicReference::Name(name) => {
             result.with_name(Some(TopicName(StrBytes::from_string(name.clone()))))

@@ -1,5 +1,7 @@
 //! DescribeConfigs: settings of topics and of this broker, each with where it comes from.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
@@ -9,7 +11,7 @@ use kafka_protocol::{
             DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
         },
     },
-    protocol::StrBytes,
+    protocol::{Encodable as _, StrBytes},
 };
 use tidelog_metadata::MetadataImage;
 use tidelog_net::service::Handled;
@@ -23,12 +25,14 @@ use tidelog_types::{
 use crate::{
     broker::Broker,
     config::NodeSettings,
-    request_context::RequestContext,
+    request_context::{RequestContext, message},
     topic_config::{broker_synonym, topic_defaults},
 };
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+/// Bytes of one answer; what would come behind them is refused.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
 /// First version with types and documentation (KIP-569).
 const TYPES_FROM: i16 = 3;
 
@@ -56,24 +60,52 @@ pub(crate) fn handle(
     body: Bytes,
 ) -> Result<Handled, RequestError> {
     let request: DescribeConfigsRequest = request::decode(context.version(), body)?;
+    context.check_items(request.resources.len())?;
     let image = broker.image.load();
-    let results = request.resources.iter().map(|resource| {
-        let result = DescribeConfigsResult::default()
-            .with_resource_type(resource.resource_type)
-            .with_resource_name(resource.resource_name.clone());
-        match describe(broker, &image, resource) {
-            Ok(described) => {
-                let wanted = described.into_iter().filter(|d| is_wanted(resource, d.property.key));
-                let configs = wanted.map(|d| told(&request, context.version(), d)).collect();
-                result.with_configs(configs).with_error_message(None)
+    let mut seen = BTreeSet::new();
+    let (mut results, mut bytes) = (Vec::new(), 0);
+    for resource in &request.resources {
+        let is_new = seen.insert((resource.resource_type, &resource.resource_name));
+        let described = match is_new {
+            _ if bytes >= ANSWER_BYTES_MAX => {
+                let text = format!("an answer has at most {ANSWER_BYTES_MAX} bytes");
+                Err((ErrorCode::PolicyViolation, text))
             }
-            Err((code, message)) => result
-                .with_error_code(context.error(&broker.metrics, code))
-                .with_error_message(Some(StrBytes::from_string(message))),
-        }
-    });
-    let response = DescribeConfigsResponse::default().with_results(results.collect());
+            false => Err((ErrorCode::InvalidRequest, "named twice".to_owned())),
+            true => describe(broker, &image, resource),
+        };
+        let result = result(broker, context, &request, resource, described);
+        bytes += result.compute_size(context.version()).unwrap_or(0);
+        results.push(result);
+    }
+    let response = DescribeConfigsResponse::default().with_results(results);
     Ok(context.answer(&broker.metrics, &response))
+}
+
+fn result(
+    broker: &Broker,
+    context: &RequestContext,
+    request: &DescribeConfigsRequest,
+    resource: &DescribeConfigsResource,
+    described: Result<Vec<Described>, (ErrorCode, String)>,
+) -> DescribeConfigsResult {
+    let result = DescribeConfigsResult::default()
+        .with_resource_type(resource.resource_type)
+        .with_resource_name(resource.resource_name.clone());
+    match described {
+        Ok(described) => {
+            let keys = resource.configuration_keys.as_ref();
+            let keys: Option<BTreeSet<&str>> =
+                keys.map(|keys| keys.iter().map(StrBytes::as_str).collect());
+            let is_wanted = |key| keys.as_ref().is_none_or(|keys| keys.contains(key));
+            let wanted = described.into_iter().filter(|d| is_wanted(d.property.key));
+            let configs = wanted.map(|d| told(request, context.version(), d)).collect();
+            result.with_configs(configs).with_error_message(None)
+        }
+        Err((code, text)) => result
+            .with_error_code(context.error(&broker.metrics, code))
+            .with_error_message(Some(message(text))),
+    }
 }
 
 fn describe(
@@ -94,9 +126,8 @@ fn describe(
         BROKER if name.is_empty() => Ok(Vec::new()), // settings of all brokers: none can be set
         BROKER if name == broker.identity.node_id.to_string() => Ok(node(&broker.settings)),
         BROKER => {
-            let message =
-                format!("this is broker {}, not broker {name:?}", broker.identity.node_id);
-            Err((ErrorCode::InvalidRequest, message))
+            let text = format!("this is broker {}, not broker {name:?}", broker.identity.node_id);
+            Err((ErrorCode::InvalidRequest, text))
         }
         other => {
             Err((ErrorCode::InvalidRequest, format!("resource type {other} is not described")))
@@ -137,11 +168,6 @@ fn node(settings: &NodeSettings) -> Vec<Described> {
         Described { property, value, source, synonyms }
     });
     described.collect()
-}
-
-fn is_wanted(resource: &DescribeConfigsResource, key: &str) -> bool {
-    let keys = resource.configuration_keys.as_ref();
-    keys.is_none_or(|keys| keys.iter().any(|wanted| wanted.as_str() == key))
 }
 
 fn told(

@@ -32,6 +32,7 @@ pub(crate) fn handle(
     body: Bytes,
 ) -> Result<Handled, RequestError> {
     let request: FindCoordinatorRequest = request::decode(context.version(), body)?;
+    context.check_items(request.coordinator_keys.len())?;
     let code = refusal(request.key_type, context.version());
     match request.key_type {
         GROUP | SHARE => broker.absent.groups_asked_for(peer),

@@ -1,6 +1,10 @@
 //! Metadata: which topics there are, who leads them, and where to find who leads.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use kafka_protocol::{
@@ -13,8 +17,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 use tidelog_metadata::{
-    ControllerError, CreateTopic, CreateTopicResult, MetadataImage, image::TopicImage,
-    record::PartitionRegistration,
+    CreateTopic, CreateTopicResult, MetadataImage, image::TopicImage, record::PartitionRegistration,
 };
 use tidelog_net::service::{CloseReason, Handled};
 use tidelog_protocol::{Outgoing, RequestError, request};
@@ -29,10 +32,16 @@ use crate::{
 
 /// How long creating a topic may take before the client is told to ask again.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Topics that one request may create by asking. The others are unknown: a client that asks again
+/// gets the next ones.
+const CREATED_MAX: usize = 100;
 /// Every operation on a topic, as bits: all are allowed where nobody says otherwise.
 const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 /// Kafka's own topics: nobody creates them by asking for them.
 const INTERNAL_TOPICS: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
+
+/// Why topics that asking should have created were not, by name.
+type Refusals = BTreeMap<String, ErrorCode>;
 
 /// One topic that a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,11 +56,13 @@ pub(crate) fn handle(
     body: Bytes,
 ) -> Result<Handled, RequestError> {
     let request: MetadataRequest = request::decode(context.version(), body)?;
+    context.check_items(request.topics.as_ref().map_or(0, Vec::len))?;
     let wanted = wanted(&request, context.version());
     let creatable = creatable(broker, &request, wanted.as_ref());
     if creatable.is_empty() {
-        return Ok(context
-            .answer(&broker.metrics, &respond(broker, &context, &request, wanted.as_ref(), &[])));
+        let refusals = Refusals::new();
+        let response = respond(broker, &context, &request, wanted.as_ref(), &refusals);
+        return Ok(context.answer(&broker.metrics, &response));
     }
     let receiver = broker.controller.create_topics(creatable, false);
     let broker = Arc::clone(broker);
@@ -93,6 +104,7 @@ fn creatable(
     missing
         .filter(|name| image.topics().get(name).is_none())
         .filter(|name| is_lawful_name(name) && !INTERNAL_TOPICS.contains(name))
+        .take(CREATED_MAX)
         .map(CreateTopic::with_defaults)
         .collect()
 }
@@ -106,13 +118,18 @@ fn answer_created(
     wanted: Option<&BTreeSet<Wanted>>,
     created: Answer<Result<Vec<CreateTopicResult>, ErrorCode>>,
 ) -> Result<Outgoing, CloseReason> {
-    let created = match created {
-        Answer::Got(Ok(created)) => created,
+    let refusals = match created {
+        Answer::Got(Ok(created)) => created.into_iter().filter_map(refusal).collect(),
         // What could not be created now is unknown: the client asks again.
-        Answer::Got(Err(_)) | Answer::TimedOut | Answer::Lost => Vec::new(),
+        Answer::Got(Err(_)) | Answer::TimedOut | Answer::Lost => Refusals::new(),
     };
-    let response = respond(broker, context, request, wanted, &created);
+    let response = respond(broker, context, request, wanted, &refusals);
     context.encode(&broker.metrics, &response)
+}
+
+fn refusal(created: CreateTopicResult) -> Option<(String, ErrorCode)> {
+    let CreateTopicResult { name, result } = created;
+    result.err().map(|error| (name, error.error_code()))
 }
 
 fn respond(
@@ -120,12 +137,14 @@ fn respond(
     context: &RequestContext,
     request: &MetadataRequest,
     wanted: Option<&BTreeSet<Wanted>>,
-    created: &[CreateTopicResult],
+    refusals: &Refusals,
 ) -> MetadataResponse {
     let image = broker.image.load();
     let mut topics: Vec<MetadataResponseTopic> = match wanted {
         None => image.topics().iter().map(|topic| known(&image, context, topic)).collect(),
-        Some(wanted) => wanted.iter().map(|wanted| one(&image, context, wanted, created)).collect(),
+        Some(wanted) => {
+            wanted.iter().map(|wanted| one(&image, context, wanted, refusals)).collect()
+        }
     };
     for topic in &mut topics {
         broker.metrics.api(context.header.api_key).error(code_of(topic));
@@ -161,7 +180,7 @@ fn one(
     image: &MetadataImage,
     context: &RequestContext,
     wanted: &Wanted,
-    created: &[CreateTopicResult],
+    refusals: &Refusals,
 ) -> MetadataResponseTopic {
     let (found, name, topic_id) = match wanted {
         Wanted::Name(name) => (image.topics().get(name), Some(name), TopicId::ZERO),
@@ -174,9 +193,8 @@ fn one(
         None => ErrorCode::UnknownTopicId,
         Some(name) if !is_lawful_name(name) => ErrorCode::InvalidTopicException,
         Some(name) => {
-            let refused = created.iter().find(|created| *created.name == **name);
-            let refused = refused.and_then(|created| created.result.as_ref().err());
-            refused.map_or(ErrorCode::UnknownTopicOrPartition, ControllerError::error_code)
+            let refused = refusals.get(name.as_str()).copied();
+            refused.unwrap_or(ErrorCode::UnknownTopicOrPartition)
         }
     };
     MetadataResponseTopic::default()

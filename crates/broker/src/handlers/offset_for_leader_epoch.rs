@@ -19,6 +19,7 @@ pub(crate) fn handle(
     body: Bytes,
 ) -> Result<Handled, RequestError> {
     let request: OffsetForLeaderEpochRequest = request::decode(context.version(), body)?;
+    context.check_items(request.topics.iter().map(|topic| topic.partitions.len()).sum())?;
     let topics = broker.replicas.topics();
     let mut results = Vec::with_capacity(request.topics.len());
     for topic in request.topics {

@@ -1,5 +1,6 @@
 //! Topics: created, asked for into being, described, deleted.
 
+use tidelog_net::service::CloseReason;
 use tidelog_protocol::kafka_protocol::messages::{
     CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest, MetadataRequest, TopicName,
     create_topics_request::{CreatableTopic, CreatableTopicConfig},
@@ -10,7 +11,7 @@ use tidelog_protocol::kafka_protocol::messages::{
 };
 
 use crate::{
-    context::{BrokerTest, text},
+    context::{BrokerTest, resolve, text},
     records::{Fetch, batch, batches, produce},
 };
 
@@ -38,6 +39,58 @@ fn asking_creates_a_topic_only_where_both_sides_allow_it() {
     assert_eq!(ask_for(&test, 9, "__consumer_offsets", true), 3);
     let test = BrokerTest::with(&[("auto.create.topics.enable", "false")]);
     assert_eq!(ask_for(&test, 9, "new", true), 3);
+}
+
+#[test]
+fn asking_for_many_topics_creates_some_at_a_time() {
+    let test = BrokerTest::new();
+    let names: Vec<String> = (0..150).map(|number| format!("topic-{number}")).collect();
+    let topic =
+        |name: &String| MetadataRequestTopic::default().with_name(Some(TopicName(text(name))));
+    let request = MetadataRequest::default()
+        .with_topics(Some(names.iter().map(topic).collect()))
+        .with_allow_auto_topic_creation(true);
+    for unknown in [50, 0] {
+        let response = test.call(9, &request);
+        let count = |code| response.topics.iter().filter(|topic| topic.error_code == code).count();
+        assert_eq!((count(0), count(3)), (150 - unknown, unknown));
+    }
+}
+
+#[test]
+fn what_a_request_may_be_about_has_an_end() {
+    let test = BrokerTest::new();
+    let topic = MetadataRequestTopic::default().with_name(Some(TopicName(text("t"))));
+    let request = MetadataRequest::default().with_allow_auto_topic_creation(false);
+    let asked = |count| request.clone().with_topics(Some(vec![topic.clone(); count]));
+    assert_eq!(test.call(9, &asked(100_000)).topics.len(), 1);
+    assert_eq!(resolve(test.send(9, &asked(100_001))), Err(CloseReason::Malformed));
+}
+
+#[test]
+fn an_error_does_not_quote_more_than_a_string_can_hold() {
+    let test = BrokerTest::new();
+    let long = "x".repeat(32_700);
+    let config = |key: &str, value: &str| {
+        let config = CreatableTopicConfig::default();
+        vec![config.with_name(text(key)).with_value(Some(text(value)))]
+    };
+    let topic = |name: &str| CreatableTopic::default().with_name(TopicName(text(name)));
+    let topic = |name| topic(name).with_num_partitions(1).with_replication_factor(1);
+    for (topic, code) in [
+        (topic(&long), 17),
+        (topic("key").with_configs(config(&long, "1")), 40),
+        (topic("value").with_configs(config("segment.bytes", &long)), 40),
+    ] {
+        let request = CreateTopicsRequest::default().with_topics(vec![topic]);
+        let response = test.call(2, &request.with_timeout_ms(10_000));
+        let told = &response.topics[0];
+        let bytes = told.error_message.as_ref().map_or(0, |message| message.len());
+        assert_eq!((told.error_code, bytes <= 1024), (code, true), "{bytes}");
+    }
+    for (kind, code) in [(2, 3), (4, 42)] {
+        assert_eq!(describe_all(&test, 1, &[(kind, &long)]), [(code, 0)]);
+    }
 }
 
 #[test]
@@ -106,6 +159,43 @@ fn deletion_may_be_switched_off() {
     test.create_topic("topic", 1, &[]);
     assert_eq!(delete(&test, "topic"), 73);
     assert_eq!(test.metadata(12).topics.len(), 1);
+}
+
+#[test]
+fn a_topic_that_goes_is_named_in_one_way() {
+    let test = BrokerTest::new();
+    let id = test.create_topic("topic", 1, &[]);
+    let name = Some(TopicName(text("topic")));
+    let id = DeleteTopicState::default().with_topic_id(uuid::Uuid::from_bytes(id.0));
+    let both = id.clone().with_name(name);
+    let neither = DeleteTopicState::default().with_name(None);
+    for (topic, code) in [(both, 42), (neither, 42), (id.with_name(None), 0)] {
+        let request = DeleteTopicsRequest::default().with_topics(vec![topic]);
+        let response = test.call(6, &request.with_timeout_ms(10_000));
+        assert_eq!(response.responses[0].error_code, code);
+    }
+}
+
+/// Error code and number of settings of each resource.
+fn describe_all(test: &BrokerTest, version: i16, resources: &[(i8, &str)]) -> Vec<(i16, usize)> {
+    let resource = |(kind, name): &(i8, &str)| {
+        DescribeConfigsResource::default()
+            .with_resource_type(*kind)
+            .with_resource_name(text(name))
+            .with_configuration_keys(Some(vec![text("segment.bytes")]))
+    };
+    let resources = resources.iter().map(resource).collect();
+    let request = DescribeConfigsRequest::default().with_resources(resources);
+    let results = test.call(version, &request).results;
+    results.iter().map(|result| (result.error_code, result.configs.len())).collect()
+}
+
+#[test]
+fn a_resource_named_twice_is_described_once() {
+    let test = BrokerTest::new();
+    test.create_topic("topic", 1, &[]);
+    let described = describe_all(&test, 4, &[(2, "topic"), (4, "1"), (2, "topic"), (4, "1")]);
+    assert_eq!(described, [(0, 1), (0, 0), (42, 0), (42, 0)]);
 }
 
 fn describe(test: &BrokerTest, kind: i8, name: &str) -> Vec<DescribeConfigsResourceResult> {

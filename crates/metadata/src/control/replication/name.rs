@@ -16,9 +16,9 @@ pub fn check_topic_name(name: &str) -> Result<(), ControllerError> {
     } else if name == "." || name == ".." {
         "'.' or '..' is not allowed".to_owned()
     } else if name.len() > TOPIC_NAME_BYTES_MAX {
-        format!(
-            "the length of '{name}' is longer than the max allowed length {TOPIC_NAME_BYTES_MAX}"
-        )
+        // Not quoted: the name could be as long as any string of the protocol.
+        let bytes = name.len();
+        format!("its length {bytes} is longer than the max allowed length {TOPIC_NAME_BYTES_MAX}")
     } else if !name.chars().all(legal) {
         format!(
             "'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' \
