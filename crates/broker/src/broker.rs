@@ -23,6 +23,7 @@ use crate::{
     controller_handle::{COMMANDS_MAX, ControllerHandle},
     metadata_loop::{MetadataLoop, MetadataLoopError, run_metadata_loop},
     metrics::BrokerMetrics,
+    record_walker::RecordWalker,
     replica_manager::ReplicaManager,
     topic_config::topic_defaults,
 };
@@ -41,6 +42,7 @@ pub struct Broker {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<BrokerMetrics>,
     pub(crate) absent: Absent,
+    pub(crate) walker: RecordWalker,
     /// The metadata thread.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -87,7 +89,7 @@ pub enum StartError {
     #[error(transparent)]
     Metadata(#[from] MetadataLoopError),
     /// The system gave no thread.
-    #[error("no thread for the metadata")]
+    #[error("the system gives no thread")]
     Thread(#[source] io::Error),
 }
 
@@ -101,6 +103,7 @@ impl Broker {
         let BrokerParts { settings, identity, wal, recovered, raft, raft_events, clock, metrics } =
             parts;
         let metrics = Arc::new(metrics);
+        let walker = RecordWalker::start().map_err(StartError::Thread)?;
         let hosted = (wal.clone(), Arc::clone(&clock), Arc::clone(&metrics));
         let replicas = ReplicaManager::new(identity.node_id, hosted.0, hosted.1, hosted.2);
         let (replicas, image) = (Arc::new(replicas), Arc::new(ArcSwap::default()));
@@ -135,6 +138,7 @@ impl Broker {
             clock,
             metrics,
             absent,
+            walker,
             thread,
         }))
     }

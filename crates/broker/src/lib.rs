@@ -22,6 +22,7 @@ pub mod metadata_loop;
 pub mod metrics;
 pub mod partition;
 mod pending;
+mod record_walker;
 pub mod replica_manager;
 mod request_context;
 pub mod topic_config;

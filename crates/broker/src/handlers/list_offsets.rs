@@ -1,11 +1,15 @@
 //! ListOffsets: the offset of a time, or of one of the places that have a negative number.
+//!
+//! A time is searched for by the log's reader thread, and inside the batch by the broker's walker.
+//! Nothing is searched for before the reply's turn has come, and then one partition after another:
+//! a connection occupies those threads with one search at a time, however much it asks.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     future::Future as _,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Instant,
 };
 
@@ -18,7 +22,7 @@ use kafka_protocol::messages::{
 use tidelog_net::service::{CloseReason, Handled, PendingReply, Reply};
 use tidelog_protocol::{Outgoing, RequestError, records, request};
 use tidelog_types::{Entry, ErrorCode, LeaderEpoch, Offset};
-use tidelog_wal::{FoundBatch, ReadError};
+use tidelog_wal::FoundBatch;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -26,11 +30,14 @@ use crate::{
     errors,
     partition::{Partition, View},
     pending::timeout,
-    replica_manager::Topics,
+    record_walker::RecordWalker,
+    replica_manager::{Topic, Topics},
     request_context::RequestContext,
 };
 
-/// Bytes that one compressed batch may become while its records are walked.
+/// How much larger than the topic's largest batch one may become while its records are walked.
+const OPENED_FACTOR: usize = 16;
+/// Bytes that no compressed batch may exceed then.
 const OPENED_BYTES_MAX: usize = 64 << 20;
 /// First version in which a client says how long it waits (KIP-1075).
 const TIMEOUT_FROM: i16 = 10;
@@ -56,15 +63,20 @@ enum Target {
     AtOrAfter(i64),
 }
 
-/// An answer, or the search that will give it.
+/// An answer, or how to come by it.
 enum Answer {
     Known(Result<Place, ErrorCode>),
-    Searching(Search),
+    Wanted(Search),
+    /// Whoever searches gives up by going away.
+    Searching(oneshot::Receiver<Result<Place, ErrorCode>>),
 }
 
+/// A search that has not begun.
 struct Search {
+    partition: Arc<Partition>,
     target: Target,
-    receiver: oneshot::Receiver<Result<Option<FoundBatch>, ReadError>>,
+    upper: Offset,
+    opened_bytes_max: usize,
 }
 
 impl Place {
@@ -77,29 +89,38 @@ pub(crate) fn handle(
     body: Bytes,
 ) -> Result<Handled, RequestError> {
     let request: ListOffsetsRequest = request::decode(context.version(), body)?;
+    context.check_items(partitions(&request).count())?;
     let topics = broker.replicas.topics();
     let read_committed = request.isolation_level == 1;
-    let mut seen = BTreeSet::new();
-    let mut answers = Vec::new();
-    for topic in &request.topics {
-        for wanted in &topic.partitions {
-            let is_new = seen.insert((topic.name.to_string(), wanted.partition_index));
-            answers.push(match is_new {
-                true => look(&topics, &topic.name, wanted, read_committed, context.version()),
-                false => Answer::Known(Err(ErrorCode::InvalidRequest)),
-            });
-        }
+    let mut times: BTreeMap<(&str, i32), usize> = BTreeMap::new();
+    for (topic, wanted) in partitions(&request) {
+        *times.entry((topic, wanted.partition_index)).or_default() += 1;
     }
+    let answers = partitions(&request).map(|(topic, wanted)| {
+        match times.get(&(topic, wanted.partition_index)) {
+            Some(1) => look(&topics, topic, wanted, read_committed, context.version()),
+            Some(_) | None => Answer::Known(Err(ErrorCode::InvalidRequest)),
+        }
+    });
+    let answers = answers.collect();
     drop(topics);
     let timeout_ms = if context.version() < TIMEOUT_FROM { TIMEOUT_MS } else { request.timeout_ms };
     let deadline = context.started().checked_add(timeout(timeout_ms));
     let broker = Arc::clone(broker);
-    let mut reply = ListOffsets { broker, context, request, answers, deadline };
-    Ok(match reply.poll_reply(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Ok(outgoing)) => Handled::Reply(Reply::Ready(outgoing)),
-        Poll::Ready(Err(reason)) => Handled::Close(reason),
-        Poll::Pending => Handled::Reply(Reply::Pending(Box::new(reply))),
+    let mut reply = ListOffsets { broker, context, request, answers, known: 0, deadline };
+    reply.pass_known();
+    if reply.known < reply.answers.len() {
+        return Ok(Handled::Reply(Reply::Pending(Box::new(reply))));
+    }
+    Ok(match reply.finish() {
+        Ok(outgoing) => Handled::Reply(Reply::Ready(outgoing)),
+        Err(reason) => Handled::Close(reason),
     })
+}
+
+fn partitions(request: &ListOffsetsRequest) -> impl Iterator<Item = (&str, &ListOffsetsPartition)> {
+    let topics = request.topics.iter();
+    topics.flat_map(|topic| topic.partitions.iter().map(|wanted| (topic.name.as_str(), wanted)))
 }
 
 fn look(
@@ -109,16 +130,19 @@ fn look(
     read_committed: bool,
     version: i16,
 ) -> Answer {
-    let found = topics.named(topic).and_then(|topic| topic.partition(wanted.partition_index));
-    let partition = match found {
-        Ok(partition) => partition,
+    let found = topics.named(topic).and_then(|topic| {
+        let partition = topic.partition(wanted.partition_index)?;
+        Ok((topic, partition))
+    });
+    let (topic, partition) = match found {
+        Ok(found) => found,
         Err(error) => return Answer::Known(Err(error.error_code())),
     };
     let Some(target) = target(wanted.timestamp, version) else {
         return Answer::Known(Err(ErrorCode::UnsupportedVersion));
     };
     match partition.view(LeaderEpoch(wanted.current_leader_epoch)) {
-        Ok(view) => find(partition, &view, target, read_committed, version),
+        Ok(view) => find(topic, partition, &view, target, read_committed, version),
         Err(error) => Answer::Known(Err(error.error_code())),
     }
 }
@@ -138,7 +162,8 @@ fn target(timestamp: i64, version: i16) -> Option<Target> {
 }
 
 fn find(
-    partition: &Partition,
+    topic: &Topic,
+    partition: &Arc<Partition>,
     view: &View,
     target: Target,
     read_committed: bool,
@@ -154,43 +179,77 @@ fn find(
     let at = |offset: Offset, leader_epoch| {
         Answer::Known(Ok(Place { timestamp_ms: -1, offset: offset.0, leader_epoch }))
     };
-    let (sender, receiver) = oneshot::channel();
-    // The client may have gone when the search is over.
-    let done = Box::new(move |found| drop(sender.send(found)));
     match target {
-        Target::Latest => return at(upper, view.leader_epoch),
-        Target::Earliest => {
-            return at(view.log_start_offset, partition.epoch_of(view.log_start_offset));
-        }
-        Target::Tiered => return Answer::Known(Ok(Place::NONE)),
-        Target::MaxTimestamp => partition.log().find_max_timestamp(upper, done),
-        Target::AtOrAfter(timestamp_ms) => {
-            partition.log().find_by_timestamp(timestamp_ms, upper, done);
-        }
+        Target::Latest => at(upper, view.leader_epoch),
+        Target::Earliest => at(view.log_start_offset, partition.epoch_of(view.log_start_offset)),
+        Target::Tiered => Answer::Known(Ok(Place::NONE)),
+        Target::MaxTimestamp | Target::AtOrAfter(_) => Answer::Wanted(Search {
+            partition: Arc::clone(partition),
+            target,
+            upper,
+            opened_bytes_max: opened_bytes_max(topic.settings.max_message_bytes),
+        }),
     }
-    Answer::Searching(Search { target, receiver })
+}
+
+/// What a compressed batch may become. Producers count a batch's size before they compress it, so
+/// that honest ones stay far below.
+fn opened_bytes_max(message_bytes_max: u32) -> usize {
+    OPENED_BYTES_MAX.min((message_bytes_max as usize).saturating_mul(OPENED_FACTOR))
+}
+
+impl Search {
+    fn begin(&self, walker: &RecordWalker) -> oneshot::Receiver<Result<Place, ErrorCode>> {
+        let (sender, receiver) = oneshot::channel();
+        let (walker, target, opened_bytes_max) =
+            (walker.clone(), self.target, self.opened_bytes_max);
+        let done = Box::new(move |found: Result<Option<FoundBatch>, _>| match found {
+            Ok(Some(FoundBatch { entry })) => walker.queue(move || {
+                tell(sender, Ok(place(target, &entry, opened_bytes_max)));
+            }),
+            Ok(None) => tell(sender, Ok(Place::NONE)),
+            Err(error) => tell(sender, Err(errors::read(&error))),
+        });
+        let log = self.partition.log();
+        match target {
+            Target::AtOrAfter(timestamp_ms) => {
+                log.find_by_timestamp(timestamp_ms, self.upper, done)
+            }
+            Target::MaxTimestamp => log.find_max_timestamp(self.upper, done),
+            Target::Latest | Target::Earliest | Target::Tiered => {
+                unreachable!("what is known is not searched for")
+            }
+        }
+        receiver
+    }
+}
+
+/// Answers, if the client has not gone.
+fn tell(sender: oneshot::Sender<Result<Place, ErrorCode>>, place: Result<Place, ErrorCode>) {
+    let _ = sender.send(place);
 }
 
 /// The record that is asked for, in the batch that holds it.
-fn place(target: Target, found: Result<Option<FoundBatch>, ReadError>) -> Result<Place, ErrorCode> {
-    let Some(FoundBatch { entry }) = found.map_err(|error| errors::read(&error))? else {
-        return Ok(Place::NONE);
-    };
+fn place(target: Target, entry: &Entry, opened_bytes_max: usize) -> Place {
     let header = entry.facts();
     let leader_epoch = header.leader_epoch;
-    let record = if header.is_log_append_time() { None } else { walk(target, &entry) };
+    let bytes_max = opened_bytes_max.max(entry.records.len());
+    let record = match header.is_log_append_time() {
+        true => None,
+        false => walk(target, entry, bytes_max),
+    };
     // Records all stamped by the broker share the batch's time. Where a batch cannot be walked its
     // start is told: a consumer then reads a little too early, never too late.
     let (offset, timestamp_ms) = record.unwrap_or((header.base_offset, header.max_timestamp));
-    Ok(Place { timestamp_ms, offset: offset.0, leader_epoch })
+    Place { timestamp_ms, offset: offset.0, leader_epoch }
 }
 
-fn walk(target: Target, entry: &Entry) -> Option<(Offset, i64)> {
+fn walk(target: Target, entry: &Entry, bytes_max: usize) -> Option<(Offset, i64)> {
     let found = match target {
         Target::AtOrAfter(timestamp_ms) => {
-            records::first_at_or_after(entry, timestamp_ms, OPENED_BYTES_MAX)
+            records::first_at_or_after(entry, timestamp_ms, bytes_max)
         }
-        Target::MaxTimestamp => records::with_max_timestamp(entry, OPENED_BYTES_MAX),
+        Target::MaxTimestamp => records::with_max_timestamp(entry, bytes_max),
         Target::Latest | Target::Earliest | Target::Tiered => return None,
     };
     let record = found.ok().flatten()?;
@@ -203,10 +262,17 @@ struct ListOffsets {
     context: RequestContext,
     request: ListOffsetsRequest,
     answers: Vec<Answer>,
+    /// Answers at the front that are known.
+    known: usize,
     deadline: Option<Instant>,
 }
 
 impl ListOffsets {
+    fn pass_known(&mut self) {
+        let is_known = |answer: &&Answer| matches!(answer, Answer::Known(_));
+        self.known += self.answers[self.known..].iter().take_while(is_known).count();
+    }
+
     fn finish(&self) -> Result<Outgoing, CloseReason> {
         let metrics = &self.broker.metrics;
         let mut answers = self.answers.iter();
@@ -216,7 +282,7 @@ impl ListOffsets {
             for (wanted, answer) in topic.partitions.iter().zip(answers.by_ref()) {
                 let place = match answer {
                     Answer::Known(place) => *place,
-                    Answer::Searching(_) => Err(ErrorCode::RequestTimedOut),
+                    Answer::Wanted(_) | Answer::Searching(_) => Err(ErrorCode::RequestTimedOut),
                 };
                 let response = ListOffsetsPartitionResponse::default()
                     .with_partition_index(wanted.partition_index);
@@ -241,13 +307,18 @@ impl ListOffsets {
 
 impl PendingReply for ListOffsets {
     fn poll_reply(&mut self, context: &mut Context<'_>) -> Poll<Result<Outgoing, CloseReason>> {
-        for answer in &mut self.answers {
-            let Answer::Searching(search) = answer else { continue };
-            let Poll::Ready(found) = Pin::new(&mut search.receiver).poll(context) else {
-                return Poll::Pending;
-            };
-            let found = found.unwrap_or(Err(ReadError::Closed));
-            *answer = Answer::Known(place(search.target, found));
+        while let Some(answer) = self.answers.get_mut(self.known) {
+            if let Answer::Wanted(search) = answer {
+                *answer = Answer::Searching(search.begin(&self.broker.walker));
+            }
+            if let Answer::Searching(receiver) = answer {
+                let Poll::Ready(found) = Pin::new(receiver).poll(context) else {
+                    return Poll::Pending;
+                };
+                // Whoever gave up had too much to do: the client asks again.
+                *answer = Answer::Known(found.unwrap_or(Err(ErrorCode::RequestTimedOut)));
+            }
+            self.known += 1;
         }
         Poll::Ready(self.finish())
     }

@@ -13,7 +13,7 @@ use tidelog_types::Compression;
 
 use crate::{
     context::{BrokerTest, NOW_MS, text},
-    records::{batch, produce},
+    records::{batch, produce, produce_request},
 };
 
 fn list(test: &BrokerTest, version: i16, timestamps: &[i64]) -> Vec<ListOffsetsPartitionResponse> {
@@ -91,11 +91,45 @@ fn every_named_place_has_its_version() {
 }
 
 #[test]
-fn a_partition_asked_for_twice_is_answered_once() {
+fn a_partition_asked_for_twice_is_refused_each_time() {
     let test = BrokerTest::new();
     test.create_topic("topic", 1, &[]);
     let codes: Vec<_> = list(&test, 7, &[-1, -2]).iter().map(|answer| answer.error_code).collect();
-    assert_eq!(codes, [0, 42]);
+    assert_eq!(codes, [42, 42]);
+}
+
+#[test]
+fn records_that_open_to_more_than_they_may_are_placed_at_their_batchs_start() {
+    let test = BrokerTest::new();
+    test.create_topic("topic", 1, &[("max.message.bytes", "2000")]);
+    for (base_offset, value_bytes, expected) in [(0, 10_000, 1), (2, 40_000, 2)] {
+        let value = vec![0; value_bytes];
+        let mut builder = BatchBuilder::new(NOW_MS + base_offset).compressed(Compression::Gzip);
+        builder.push(NOW_MS + base_offset, None, Some(&value));
+        builder.push(NOW_MS + base_offset + 1, None, Some(b"later"));
+        assert_eq!(produce(&test, "topic", builder.build()), (0, base_offset));
+        let (_, offset, _) = offset_of(&test, 7, NOW_MS + base_offset + 1);
+        assert_eq!(offset, expected, "{value_bytes}");
+    }
+}
+
+#[test]
+fn what_is_known_and_what_is_searched_for_is_answered_in_order() {
+    let test = BrokerTest::new();
+    test.create_topic("topic", 4, &[]);
+    let records: Vec<_> = (0..4).map(|index| (index, batch(&["a", "b"]))).collect();
+    test.call(9, &produce_request("topic", -1, &records));
+    let timestamps = [NOW_MS, -1, NOW_MS + 1, -3];
+    let wanted = (0..).zip(timestamps).map(|(index, timestamp)| {
+        ListOffsetsPartition::default().with_partition_index(index).with_timestamp(timestamp)
+    });
+    let topic = ListOffsetsTopic::default().with_name(TopicName(text("topic")));
+    let topic = topic.with_partitions(wanted.collect());
+    let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1));
+    let response = test.call(7, &request.with_topics(vec![topic]));
+    let partitions = &response.topics[0].partitions;
+    let told: Vec<_> = partitions.iter().map(|p| (p.partition_index, p.offset)).collect();
+    assert_eq!(told, [(0, 0), (1, 2), (2, -1), (3, 0)]);
 }
 
 #[test]
