@@ -74,6 +74,9 @@ pub enum LookupError {
     /// Its log could not be opened.
     #[error("the partition's log could not be opened")]
     Failed,
+    /// A request names it twice where once is all that makes sense.
+    #[error("the partition is named twice")]
+    Twice,
 }
 
 impl LookupError {
@@ -85,6 +88,7 @@ impl LookupError {
             LookupError::UnknownId => ErrorCode::UnknownTopicId,
             LookupError::NotHere => ErrorCode::NotLeaderOrFollower,
             LookupError::Failed => ErrorCode::KafkaStorageError,
+            LookupError::Twice => ErrorCode::InvalidRequest,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! connection's next holds none of it and never asks the disk.
 
 use std::{
+    collections::BTreeSet,
     future::Future as _,
     mem,
     pin::Pin,
@@ -73,8 +74,7 @@ pub(crate) fn handle(
 
 /// Every full fetch is answered without a session, so nobody can continue one (KIP-227).
 fn session_error(request: &FetchRequest) -> Option<ErrorCode> {
-    let continues = request.session_id != 0 && request.session_epoch > 0;
-    continues.then_some(ErrorCode::FetchSessionIdNotFound)
+    (request.session_epoch > 0).then_some(ErrorCode::FetchSessionIdNotFound)
 }
 
 /// A fetch on its way to an answer.
@@ -155,10 +155,15 @@ impl Fetch {
     ) -> Fetch {
         let found = broker.replicas.topics();
         let (mut topics, mut wanted) = (Vec::new(), Vec::new());
+        let mut seen = BTreeSet::new();
         for (topic, partitions) in request.topics() {
             let hosted = found.find(topic);
             for partition in partitions {
                 let hosted = hosted.and_then(|topic| topic.partition(partition.partition));
+                let hosted = hosted.and_then(|found| match seen.insert(found.id()) {
+                    true => Ok(found),
+                    false => Err(LookupError::Twice),
+                });
                 wanted.push(Wanted { partition: hosted.cloned(), request: *partition });
             }
             topics.push((topic.clone(), partitions.len()));
@@ -255,9 +260,7 @@ impl Fetch {
             Ok(view) => view,
             Err(error) => return failed(error.error_code()),
         };
-        if request.fetch_offset < view.log_start_offset
-            || request.fetch_offset > view.log_end_offset
-        {
+        if request.fetch_offset < view.log_start_offset {
             return failed(ErrorCode::OffsetOutOfRange);
         }
         match diverging(partition, request) {
@@ -269,6 +272,10 @@ impl Fetch {
                 return Read::Answer(answer, view.leader_epoch);
             }
             Err(code) => return failed(code),
+        }
+        // A client that is past the end because its log parted from this one was told where.
+        if request.fetch_offset > view.log_end_offset {
+            return failed(ErrorCode::OffsetOutOfRange);
         }
         self.read_log(round, partition, &view, request)
     }
@@ -454,7 +461,7 @@ fn diverging(
     partition: &Partition,
     request: &FetchPartition,
 ) -> Result<Option<EpochEndOffset>, ErrorCode> {
-    if request.last_fetched_epoch == LeaderEpoch::NONE {
+    if request.last_fetched_epoch.0 < 0 {
         return Ok(None);
     }
     let end = partition.epoch_end(request.last_fetched_epoch);

@@ -121,6 +121,21 @@ fn a_client_that_read_what_is_gone_is_told_where_the_logs_part() {
     let parts = Fetch { offset: 3, last_fetched_epoch: 0, ..Fetch::default() }.call(&test);
     let end = (parts.diverging_epoch.epoch, parts.diverging_epoch.end_offset);
     assert_eq!((end, batches(&parts)), ((0, 2), vec![]));
+    let past_the_end = Fetch { offset: 9, last_fetched_epoch: 0, ..Fetch::default() }.call(&test);
+    assert_eq!((past_the_end.error_code, past_the_end.diverging_epoch.end_offset), (0, 2));
+    let says_nothing = Fetch { offset: 2, last_fetched_epoch: -5, ..Fetch::default() }.call(&test);
+    assert_eq!((says_nothing.error_code, batches(&says_nothing)), (0, vec![(2, 1)]));
+}
+
+#[test]
+fn a_partition_named_twice_is_fetched_once() {
+    let test = BrokerTest::new();
+    test.create_topic("topic", 1, &[]);
+    let mut request = Fetch { max_wait_ms: 10_000, ..Fetch::default() }.request();
+    request.topics.push(request.topics[0].clone());
+    let response = test.call(12, &request);
+    let codes: Vec<_> = response.responses.iter().map(|t| t.partitions[0].error_code).collect();
+    assert_eq!(codes, [0, 42]);
 }
 
 #[test]
@@ -128,7 +143,7 @@ fn a_session_is_never_given_so_none_can_be_continued() {
     let test = BrokerTest::new();
     test.create_topic("topic", 1, &[]);
     let request = Fetch::default().request();
-    for (id, epoch, code) in [(0, 0, 0), (5, 0, 0), (5, -1, 0), (5, 3, 70)] {
+    for (id, epoch, code) in [(0, 0, 0), (5, 0, 0), (5, -1, 0), (5, 3, 70), (0, 3, 70)] {
         let request = request.clone().with_session_id(id).with_session_epoch(epoch);
         let response = test.call(12, &request);
         assert_eq!((response.error_code, response.session_id), (code, 0), "({id}, {epoch})");
