@@ -89,13 +89,10 @@ pub(crate) struct MetadataLoop {
 
 /// Runs until the Raft node stops.
 pub(crate) fn run_metadata_loop(given: MetadataLoop) {
-    let ready = given.ready.clone();
-    let Err(error) = State::new(given).run() else { return };
-    // At the start somebody waits for this; afterwards nobody may go on without metadata.
-    if let Err(refused) = ready.try_send(Err(error)) {
-        let outcome = refused.into_inner();
-        let reason = outcome.err().map(|error| error.to_string()).unwrap_or_default();
-        error!(reason, "the metadata log cannot be followed; exiting");
+    let mut state = State::new(given);
+    let Err(error) = state.run() else { return };
+    if let Err(error) = state.tell_starter(error) {
+        error!(%error, "the metadata log cannot be followed; exiting");
         process::exit(tidelog_wal::error::EXIT_CODE);
     }
 }
@@ -150,7 +147,7 @@ impl State {
         }
     }
 
-    fn run(mut self) -> Result<(), MetadataLoopError> {
+    fn run(&mut self) -> Result<(), MetadataLoopError> {
         let (events, commands) = (self.given.events.clone(), self.given.commands.clone());
         loop {
             select! {
@@ -165,6 +162,19 @@ impl State {
                 },
             }
         }
+    }
+
+    /// Tells whoever starts this broker why it never will be registered. Gives the error back when
+    /// nobody waits for it: once registered the answer was given, whether or not it was taken yet,
+    /// and nobody may go on without metadata.
+    fn tell_starter(&self, error: MetadataLoopError) -> Result<(), MetadataLoopError> {
+        if self.is_registered {
+            return Err(error);
+        }
+        self.given.ready.try_send(Err(error)).map_err(|refused| match refused.into_inner() {
+            Err(error) => error,
+            Ok(()) => MetadataLoopError::Stopped,
+        })
     }
 
     fn on_event(&mut self, event: Event) -> Result<(), MetadataLoopError> {

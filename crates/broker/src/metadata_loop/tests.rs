@@ -210,6 +210,18 @@ fn logs_without_the_metadata_that_names_them_are_not_started_over() {
 }
 
 #[test]
+fn an_error_after_the_registration_is_not_left_with_whoever_started_the_broker() {
+    let test = LoopTest::new(); // its starter took the good news and still holds the receiver
+    let unheard = test.state.tell_starter(MetadataLoopError::Stopped);
+    assert!(matches!(unheard, Err(MetadataLoopError::Stopped)));
+    assert!(test.ready.try_recv().is_err());
+
+    let starting = LoopTest::with_recovered(Vec::new());
+    assert!(starting.state.tell_starter(MetadataLoopError::Stopped).is_ok());
+    assert!(matches!(starting.ready.try_recv(), Ok(Err(MetadataLoopError::Stopped))));
+}
+
+#[test]
 fn a_partition_is_led_only_in_the_epoch_that_metadata_says() {
     let mut test = LoopTest::new();
     let _created = test.create("topic");
