@@ -33,12 +33,22 @@ use crate::{
     waits::{ProduceWait, ProduceWaiter},
 };
 
+/// Bytes of a frame that need not be reserved: one for so many that are.
+const PINNED_DIVISOR: u64 = 8;
+
 /// A request whose batches are checked and may be appended.
 struct Plan {
     acks: Acks,
     timeout_ms: i32,
     topics: Vec<(TopicRef, Vec<PlannedPartition>)>,
     bytes: u64,
+}
+
+impl Plan {
+    fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        let partitions = self.topics.iter_mut().flat_map(|(_, partitions)| partitions);
+        partitions.filter_map(|planned| planned.batch.as_mut().ok().map(|(_, entry)| entry))
+    }
 }
 
 struct PlannedPartition {
@@ -57,13 +67,17 @@ pub(crate) fn handle(
     context: RequestContext,
     body: Bytes,
 ) -> Result<Handled, RequestError> {
+    let frame = body.clone();
     let request = ProduceRequest::decode(context.version(), body)?;
     let Some(acks) = Acks::from_wire(request.acks) else {
         return Ok(refuse_all(broker, context, &request, ErrorCode::InvalidRequiredAcks));
     };
-    let plan = plan(broker, &context, &request, acks);
+    let mut plan = plan(broker, &context, &request, acks);
     if let Some(code) = refusal(&request, &plan) {
         return Ok(refuse_all(broker, context, &request, code));
+    }
+    if frame.len() as u64 > plan.bytes + plan.bytes / PINNED_DIVISOR {
+        copy_out(plan.entries_mut(), &frame);
     }
     let broker = Arc::clone(broker);
     if plan.bytes == 0 {
@@ -122,6 +136,15 @@ fn rules(topic: &Topic, produce_version: i16, now_ms: i64) -> BatchRules {
         timestamp_after_max_ms: settings.message_timestamp_after_max_ms,
         now_ms,
         produce_version,
+    }
+}
+
+/// Lets go of a frame much of which is not appended: what its batches keep in memory would be more
+/// than what is reserved for them.
+fn copy_out<'a>(entries: impl Iterator<Item = &'a mut Entry>, frame: &Bytes) {
+    let place = frame.as_ptr_range();
+    for entry in entries.filter(|entry| place.contains(&entry.records.as_ptr())) {
+        entry.records = Bytes::copy_from_slice(&entry.records);
     }
 }
 
@@ -332,4 +355,22 @@ fn refuse_storage(
         }
     }
     act(broker, context, plan, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidelog_types::BATCH_HEADER_LEN;
+
+    #[test]
+    fn a_batch_that_is_copied_out_lets_go_of_its_frame() {
+        let frame = Bytes::from(vec![7; 1000]);
+        let entry = |records| Entry { header: [0; BATCH_HEADER_LEN], records };
+        let mut entries = [entry(frame.slice(100..300)), entry(Bytes::from(vec![8; 10]))];
+        let copied_before = entries[1].records.as_ptr();
+        copy_out(entries.iter_mut(), &frame);
+        assert!(frame.is_unique(), "nobody else has the frame");
+        assert_eq!(entries[0].records, vec![7; 200]);
+        assert_eq!(entries[1].records.as_ptr(), copied_before);
+    }
 }
