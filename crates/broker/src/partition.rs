@@ -322,23 +322,31 @@ impl Partition {
         Some(FetchRegistration { shared, ticket, leader_epoch, high_watermark })
     }
 
-    /// Takes in the batches behind the snapshot that the state was made of.
+    /// Takes in the batches behind the snapshot that the state was made of. Where some cannot be
+    /// read, producers whose last batches may be among them have to start over: to append what
+    /// they send would store it twice without a word.
     fn replay_from(&self, tag: Offset, now_ms: i64) {
+        let from = tag.max(self.log.log_start_offset());
         let mut state = self.shared.lock();
-        if tag == state.log_end_offset {
+        if from >= state.log_end_offset {
             return;
         }
-        match self.log.headers_from(tag) {
+        let log_end_offset = state.log_end_offset;
+        let lost = match self.log.headers_from(from) {
             Ok(headers) => {
-                for header in headers.iter().filter(|header| header.base_offset >= tag) {
-                    state.replay(header, now_ms);
-                }
                 debug!(id = %self.id(), batches = headers.len(), "read batches behind a snapshot");
+                state.replay_all(&headers, from, now_ms)
             }
-            // What cannot be read is not served either; a producer may have to start anew.
-            Err(error) => warn!(id = %self.id(), %error, "producers could not be read back"),
+            Err(error) => {
+                warn!(id = %self.id(), %error, "producers could not be read back");
+                Some(log_end_offset)
+            }
+        };
+        if let Some(below) = lost {
+            warn!(id = %self.id(), %from, %below, "idempotent producers must start over");
+            state.producers.lose(below, now_ms);
         }
-        state.included_end_offset = state.log_end_offset;
+        state.included_end_offset = log_end_offset;
     }
 }
 
@@ -355,6 +363,9 @@ impl LogObserver for Shared {
     fn snapshot(&self) -> Option<Snapshot> {
         let now_ms = self.clock.wall_ms();
         let mut state = self.lock();
+        if state.producers.is_incomplete(now_ms) {
+            return None; // the next start reads the log again and finds the same gap
+        }
         state.producers.expire(now_ms);
         let tag = state.included_end_offset;
         let bytes = partition_snapshot::encode(&state.producers, &state.leader_epochs);
@@ -413,6 +424,20 @@ impl State {
         self.unreadable.push_back((self.log_end_offset, bytes));
         let leader = self.leader.as_mut().expect("only a leader appends");
         leader.on_append(self.log_end_offset);
+    }
+
+    /// Remembers batches that were read back from `from` on. Returns the offset below which some
+    /// are missing, if any: batches in a log leave no gaps.
+    fn replay_all(&mut self, headers: &[BatchHeader], from: Offset, now_ms: i64) -> Option<Offset> {
+        let (mut expected, mut lost) = (from, None);
+        for header in headers.iter().filter(|header| header.next_offset() > from) {
+            if header.base_offset > expected {
+                lost = Some(header.base_offset);
+            }
+            self.replay(header, now_ms);
+            expected = header.next_offset();
+        }
+        if expected < self.log_end_offset { Some(self.log_end_offset) } else { lost }
     }
 
     /// Remembers a batch that was read back from the log.
@@ -483,4 +508,35 @@ fn placed(verdict: Verdict, batch: &BatchHeader, log_start_offset: Offset) -> Pl
     };
     let log_append_time_ms = if is_log_append_time { timestamp } else { -1 };
     Placed { base_offset, log_append_time_ms, log_start_offset, duplicate }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(base_offset: i64, count: i32) -> BatchHeader {
+        BatchHeader {
+            base_offset: Offset(base_offset),
+            last_offset_delta: count - 1,
+            leader_epoch: LeaderEpoch(0),
+            ..BatchHeader::decode(&[0; tidelog_types::BATCH_HEADER_LEN])
+        }
+    }
+
+    #[test]
+    fn batches_that_are_missing_behind_a_snapshot_are_noticed() {
+        let (a, b, c) = (batch(10, 5), batch(15, 5), batch(20, 5));
+        for (headers, from, lost) in [
+            (vec![a, b, c], 10, None),
+            (vec![a, b, c], 12, None), // the log starts inside a batch
+            (vec![a, c], 10, Some(20)),
+            (vec![b, c], 10, Some(15)),
+            (vec![a, b], 10, Some(25)),
+            (vec![], 10, Some(25)),
+        ] {
+            let mut state = State { log_end_offset: Offset(25), ..State::default() };
+            let found = state.replay_all(&headers, Offset(from), 0);
+            assert_eq!(found, lost.map(Offset), "{headers:?} {from}");
+        }
+    }
 }

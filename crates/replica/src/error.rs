@@ -103,6 +103,17 @@ pub enum ProducerError {
         /// What would have been right.
         expected: i32,
     },
+    /// What the producer wrote before cannot be read, so that this may be stored already.
+    #[error(
+        "{producer_id:?} sent sequence {base_sequence}, and what it wrote before may lie where the \
+         log is damaged"
+    )]
+    Lost {
+        /// As sent.
+        producer_id: ProducerId,
+        /// As sent.
+        base_sequence: i32,
+    },
 }
 
 impl ProducerError {
@@ -112,7 +123,11 @@ impl ProducerError {
         match self {
             ProducerError::Malformed { .. } => ErrorCode::InvalidRecord,
             ProducerError::InvalidEpoch { .. } => ErrorCode::InvalidProducerEpoch,
-            ProducerError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+            // A producer that hears this starts over in a new epoch or gives up; it never sends
+            // again as if nothing had been stored.
+            ProducerError::OutOfOrderSequence { .. } | ProducerError::Lost { .. } => {
+                ErrorCode::OutOfOrderSequenceNumber
+            }
         }
     }
 }

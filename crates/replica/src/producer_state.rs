@@ -23,6 +23,17 @@ pub const PRODUCERS_MAX: usize = 10_000;
 pub struct ProducerState {
     producers: BTreeMap<ProducerId, Producer>,
     producers_max: usize,
+    /// Not stored: whoever reads the log finds out anew.
+    lost: Option<Lost>,
+}
+
+/// Batches of whomever that should be remembered and cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Lost {
+    /// All of them lie below.
+    below: Offset,
+    /// When their producers would have been forgotten anyway.
+    until_ms: i64,
 }
 
 /// One producer. Its batches are consecutive, of one epoch, oldest first, and at least one.
@@ -71,7 +82,7 @@ impl ProducerState {
     #[must_use]
     pub fn with_producers_max(producers_max: usize) -> ProducerState {
         assert!(producers_max > 0, "a bound of nobody would forget each write at once");
-        ProducerState { producers: BTreeMap::new(), producers_max }
+        ProducerState { producers: BTreeMap::new(), producers_max, lost: None }
     }
 
     /// Judges a client's batch, which has no place in the log yet.
@@ -83,11 +94,28 @@ impl ProducerState {
             return Ok(Verdict::Append); // its sequence means nothing: some clients send 0
         }
         check_form(batch)?;
-        match self.producers.get(&batch.producer_id) {
-            Some(producer) if !producer.is_expired(now_ms) => producer.check(batch),
+        let known = self.producers.get(&batch.producer_id);
+        let known = known.filter(|producer| !producer.is_expired(now_ms));
+        self.check_lost(known, batch, now_ms)?;
+        match known {
+            Some(producer) => producer.check(batch),
             // Forgotten or never seen: it may have written what retention has removed.
-            Some(_) | None => Ok(Verdict::Append),
+            None => Ok(Verdict::Append),
         }
+    }
+
+    /// Some batches below `below` cannot be read back. For as long as their producers would be
+    /// remembered, a batch is refused where its original, or one that came between it and what is
+    /// remembered, may be among them. Two are let through: a producer that nobody knows and that
+    /// starts with sequence 0, for nearly all such are new, and a new epoch.
+    pub fn lose(&mut self, below: Offset, now_ms: i64) {
+        self.lost = Some(Lost { below, until_ms: now_ms.saturating_add(EXPIRATION_MS) });
+    }
+
+    /// Whether something was lost that would still be remembered: then this must not be stored.
+    #[must_use]
+    pub fn is_incomplete(&self, now_ms: i64) -> bool {
+        self.lost.is_some_and(|lost| now_ms < lost.until_ms)
     }
 
     /// Remembers a batch that has its place in the log. Runs at start-up too: it judges nothing.
@@ -150,6 +178,25 @@ impl ProducerState {
             return false;
         }
         self.producers.insert(producer_id, producer).is_none()
+    }
+
+    fn check_lost(
+        &self,
+        known: Option<&Producer>,
+        batch: &BatchHeader,
+        now_ms: i64,
+    ) -> Result<(), ProducerError> {
+        let Some(lost) = self.lost.filter(|lost| now_ms < lost.until_ms) else { return Ok(()) };
+        let BatchHeader { producer_id, producer_epoch: epoch, base_sequence, .. } = *batch;
+        let is_certain = match known {
+            None => base_sequence == 0,
+            Some(producer) => {
+                producer.last().last_offset() >= lost.below
+                    || producer.original_of(batch).is_some()
+                    || epoch > producer.epoch
+            }
+        };
+        if is_certain { Ok(()) } else { Err(ProducerError::Lost { producer_id, base_sequence }) }
     }
 
     /// Makes room by an eighth of the bound, so that a new producer costs little on average.
@@ -452,6 +499,33 @@ pub(crate) mod tests {
             std::cmp::Ordering::Equal if sent.base_sequence == follows => Ok(Verdict::Append),
             _ => Err(ErrorCode::OutOfOrderSequenceNumber),
         }
+    }
+
+    #[test]
+    fn a_batch_whose_original_may_be_lost_is_refused() {
+        let mut state = ProducerState::default();
+        state.replay(&batch(1, 0, 0, 10, 0), 0); // the last that was read before the damage
+        state.replay(&batch(2, 0, 5, 5, 30), 0); // read behind it
+        state.lose(Offset(30), 0);
+        let lost = Err(ErrorCode::OutOfOrderSequenceNumber);
+        for (producer_id, epoch, base_sequence, expected) in [
+            (1, 0, 10, lost),  // in order, or a second time what is lost
+            (1, 0, 0, Ok(())), // a duplicate of what is known
+            (1, 1, 0, Ok(())), // starts over
+            (1, 1, 3, lost),
+            (2, 0, 10, Ok(())), // nothing of it is missing
+            (3, 0, 7, lost),    // nobody knows it, and it has written before
+            (3, 0, 0, Ok(())),  // most likely new
+        ] {
+            let asked = batch(producer_id, epoch, base_sequence, 10, 0);
+            let verdict = state.check(&asked, EXPIRATION_MS - 1);
+            let verdict = verdict.map(drop).map_err(|error| error.error_code());
+            assert_eq!(verdict, expected, "{producer_id} {epoch} {base_sequence}");
+        }
+        assert!(state.is_incomplete(EXPIRATION_MS - 1) && !state.is_incomplete(EXPIRATION_MS));
+        assert_eq!(state.check(&batch(3, 0, 7, 1, 0), EXPIRATION_MS), Ok(Verdict::Append));
+        state.replay(&batch(1, 1, 0, 10, 40), 1);
+        assert_eq!(state.check(&batch(1, 1, 10, 10, 0), 1), Ok(Verdict::Append));
     }
 
     proptest! {
