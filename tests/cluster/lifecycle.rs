@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use tidelog_tests::{
+    http,
     node::{Node, Options, PATIENCE},
-    wire::Wire,
+    wire::{Wire, encode, fetch_request},
 };
 
 #[test]
@@ -75,6 +76,24 @@ fn a_clean_stop_is_quick_and_closes_connections() {
     assert!(node.terminate().success(), "{}", node.log_text());
     assert!(asked.elapsed() < Duration::from_secs(10), "took {:?}", asked.elapsed());
     assert!(idle.receive_frame().is_err(), "the idle connection is closed");
+}
+
+#[test]
+fn a_long_poll_is_answered_when_the_broker_stops() {
+    let mut node = Node::start(Options::default());
+    let mut wire = node.wire();
+    assert_eq!(wire.create_topic("quiet", &[]).expect("an answer"), 0);
+    let request = fetch_request("quiet", 0, 1).with_max_wait_ms(i32::MAX).with_min_bytes(1);
+    wire.send_frame(&encode(&request, 11, 7)).expect("sent");
+    tidelog_tests::programs::wait_until("it waits", PATIENCE, || {
+        let (_, page) = http::get(node.admin_port(), "/metrics").expect("a page");
+        page.contains("tidelog_inflight_requests{listener=\"PLAINTEXT\"} 1")
+    });
+    let asked = Instant::now();
+    assert!(node.terminate().success(), "{}", node.log_text());
+    assert!(asked.elapsed() < Duration::from_secs(4), "took {:?}", asked.elapsed());
+    let answer = wire.receive_frame().expect("an answer");
+    assert_eq!(answer[..4], 7_i32.to_be_bytes());
 }
 
 #[test]

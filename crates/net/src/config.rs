@@ -16,7 +16,8 @@ settings! {
         /// Bytes of the largest request; a longer one closes its connection.
         request_bytes_max: u32 = "socket.request.max.bytes",
             Kind::Int { min: 1024, max: 2_147_483_647 }, "104857600";
-        /// Bytes of requests being received or answered, over all connections; -1 means 268435456.
+        /// Bytes of requests being received or answered, over all connections; one of them may go
+        /// beyond it. -1 means 268435456.
         queued_bytes_max: i64 = "queued.max.request.bytes",
             Kind::Long { min: -1, max: i64::MAX }, "-1";
         /// Bytes of replies being read or waiting for their clients, over all connections, at least
@@ -62,12 +63,11 @@ settings! {
 }
 
 impl NetConfig {
-    /// The bound on request bytes: never less than two requests of the largest size, so that none
-    /// can be in its own way.
+    /// The bound on request bytes.
     #[must_use]
     pub fn queued_bytes(&self) -> u64 {
         let bound = u64::try_from(self.queued_bytes_max).unwrap_or(QUEUED_BYTES_DEFAULT);
-        bound.max(2 * u64::from(self.request_bytes_max))
+        bound.max(1) // so that a request can begin
     }
 
     /// The bound on reply bytes.
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!((config.queued_bytes(), config.connections(1000)), (256 << 20, 900));
         config.queued_bytes_max = 10;
         config.connections_max = 7;
-        assert_eq!((config.queued_bytes(), config.connections(1000)), (209_715_200, 7));
+        assert_eq!((config.queued_bytes(), config.connections(1000)), (10, 7));
         assert_eq!(milliseconds(-1), None);
     }
 }

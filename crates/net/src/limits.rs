@@ -37,7 +37,8 @@ pub struct Limits {
     /// The connection that was told to give up its unfinished request and has not yet; 0 if none.
     evicting: AtomicU64,
     /// The connection that may finish its request beyond the bound, because all that is held
-    /// belongs to requests that wait for room like it; 0 if none.
+    /// belongs to requests that wait for room like it; 0 if none. What it holds is not in `used`:
+    /// however slowly it comes to its end, the bound is there for others.
     granted: AtomicU64,
     /// The connection whose request may cost more than there is room for; 0 if none.
     decoding: AtomicU64,
@@ -147,13 +148,16 @@ impl Limits {
         found
     }
 
-    /// Lets the oldest connection that waits go beyond the bound, unless another does.
+    /// Lets a connection that waits go beyond the bound, unless another does: the oldest of those
+    /// that hold part of a request, because only they can give back what is held.
     fn grant(&self, now: u64) {
         let mut waiting = lock(&self.waiting);
-        let Some((id, handle)) = waiting.first_key_value() else { return };
-        if exchange(&self.granted, 0, *id) {
+        let has_begun = |handle: &&Arc<Handle>| handle.stalled_since().is_some();
+        let chosen = waiting.values().find(has_begun).or(waiting.values().next()).cloned();
+        let Some(handle) = chosen else { return };
+        if exchange(&self.granted, 0, handle.id) {
             handle.resume(now);
-            waiting.pop_first();
+            waiting.remove(&handle.id);
         }
     }
 }
@@ -169,13 +173,15 @@ pub(crate) struct Account {
     limits: Arc<Limits>,
     handle: Arc<Handle>,
     held: u64,
+    /// The part of `held`, and of the unfinished request, that counts against the bound.
+    counted: u64,
     unfinished: u64,
     waits: bool,
 }
 
 impl Account {
     pub fn new(limits: Arc<Limits>, handle: Arc<Handle>) -> Account {
-        Account { limits, handle, held: 0, unfinished: 0, waits: false }
+        Account { limits, handle, held: 0, counted: 0, unfinished: 0, waits: false }
     }
 
     /// Whether bytes may be read. Where not, the connection's task is woken when they may.
@@ -197,7 +203,7 @@ impl Account {
         if self.waits {
             self.wait();
         } else {
-            self.settle(self.held + cost, self.unfinished);
+            self.settle(self.held + cost, 0);
         }
         !self.waits
     }
@@ -224,17 +230,21 @@ impl Account {
     /// Charges what the connection holds now: in all, and for its unfinished request.
     pub fn settle(&mut self, held: u64, unfinished: u64) {
         assert!(unfinished <= held, "the unfinished request is part of what is held");
-        if unfinished == 0 && self.limits.granted.load(Ordering::Relaxed) == self.handle.id {
+        let goes_beyond = self.limits.granted.load(Ordering::SeqCst) == self.handle.id;
+        if goes_beyond && unfinished == 0 {
             exchange(&self.limits.granted, self.handle.id, 0);
         }
+        let (counted, unfinished) =
+            if goes_beyond && unfinished > 0 { (0, 0) } else { (held, unfinished) };
         move_to(&self.limits.unfinished, &mut self.unfinished, unfinished);
-        let released = held < self.held;
+        let released = counted < self.counted;
         if held != self.held {
             let moved = i64::try_from(held).unwrap_or(i64::MAX)
                 - i64::try_from(self.held).unwrap_or(i64::MAX);
             self.limits.metrics.in_flight_bytes.add(moved);
         }
-        move_to(&self.limits.used, &mut self.held, held);
+        self.held = held;
+        move_to(&self.limits.used, &mut self.counted, counted);
         if released && self.limits.anyone_waits.load(Ordering::SeqCst) {
             self.limits.relieve();
         }
@@ -343,6 +353,23 @@ mod tests {
         second.settle(0, 0);
         assert_eq!([second.may_read(), first.may_read()], [true, true]);
         assert_eq!([first, second].map(|a| a.handle.ordered()), [Order::None, Order::None]);
+    }
+
+    #[test]
+    fn what_goes_beyond_the_bound_takes_nothing_of_it() {
+        let test = LimitsTest::new(1000);
+        let [mut small, mut large] = [test.account(), test.account()];
+        large.settle(1000, 1000);
+        large.handle.set_stalled_since(1);
+        assert!(!small.may_read(), "it has begun nothing that could end");
+        assert!(large.may_read());
+        large.settle(5000, 5000);
+        assert_eq!(test.limits.request_bytes(), 0);
+        assert!(small.may_read());
+        large.settle(9000, 0);
+        assert_eq!((test.limits.request_bytes(), small.may_read()), (9000, false));
+        large.settle(0, 0);
+        assert!(small.may_read());
     }
 
     #[test]

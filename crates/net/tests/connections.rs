@@ -263,7 +263,7 @@ async fn clients_that_do_what_they_can_all_get_their_turn() {
 
 /// Room for two of the largest requests.
 fn two_megabytes() -> NetConfig {
-    NetConfig { request_bytes_max: 1 << 20, queued_bytes_max: 0, ..NetConfig::default() }
+    NetConfig { request_bytes_max: 1 << 20, queued_bytes_max: 2 << 20, ..NetConfig::default() }
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ async fn a_crowd_over_a_small_bound_is_served_and_leaves_nothing_behind() {
     eprintln!("SEED={seed}");
     let config = NetConfig {
         request_bytes_max: 1 << 20,
-        queued_bytes_max: 0,
+        queued_bytes_max: 600_000,
         request_stall_ms: 300,
         requests_in_flight_max: 3,
         output_bytes_max: 100_000,
