@@ -165,6 +165,35 @@ fn files_hold_the_batches_bytes_and_nothing_else() {
 }
 
 #[test]
+fn a_real_disk_holds_the_batches_bytes_and_nothing_else() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join(DIR);
+    let config = SegmentsConfig { segment_bytes: 3 << 20, index_interval_bytes: 4096 };
+    let fs: Arc<dyn FileSystem> = Arc::new(crate::env::std::StdFileSystem);
+    let files = FileCache::new(Arc::clone(&fs), 4);
+    let open = |end| Segments::open(&files, &dir, Offset(end), Offset(0), config).unwrap();
+    let (mut segments, _) = open(0);
+    // 70 KiB go through the cache, 700 KiB past it.
+    let mut written = Vec::new();
+    for pass in 0..12 {
+        let more = batches(written.len() as i64 * 2, if pass % 3 == 0 { 7 } else { 70 }, 10_000);
+        segments.append(&more).unwrap();
+        segments.sync().unwrap();
+        written.extend(more);
+    }
+    let end = written.len() as i64 * 2;
+    drop(segments);
+    let (segments, report) = open(end);
+    assert_eq!(report, SegmentsReport::default());
+    let logs = fs.list(&dir).unwrap().into_iter().filter(|path| file::base_of(path).is_some());
+    let logs: Vec<Vec<u8>> = logs.map(|path| std::fs::read(path).unwrap()).collect();
+    assert!(logs.len() > 1 && logs.concat() == bytes_of(&written));
+    assert!(read_all(&segments) == (bytes_of(&written), vec![]));
+    segments.remove_all().unwrap();
+    assert_eq!(fs.list(&root.path().join("topics")).unwrap(), Vec::<PathBuf>::new());
+}
+
+#[test]
 fn a_segment_is_closed_where_the_next_batch_would_not_fit() {
     let machine = MemFileSystem::new();
     // 161 bytes a batch: twelve in a segment of 2000 bytes.
