@@ -39,7 +39,8 @@ settings! {
         first_request_ms: i64 = "connection.first.request.timeout.ms",
             Kind::Long { min: -1, max: i64::MAX }, "30000";
         /// Milliseconds without a byte after which a half-sent request is given up for others, once
-        /// queued.max.request.bytes is spent, or a reply not taken, once queued.max.response.bytes is.
+        /// queued.max.request.bytes is spent, or a reply not taken, once
+        /// queued.max.response.bytes is.
         request_stall_ms: u32 = "connection.request.stall.timeout.ms",
             Kind::Int { min: 0, max: 2_147_483_647 }, "1000";
         /// Milliseconds that a client may take to accept the next byte of a reply; -1 means any.

@@ -25,7 +25,7 @@ impl TailEntry {
 
     /// Bytes that it is charged with.
     pub(crate) fn bytes(&self) -> u64 {
-        self.entry.len() as u64
+        self.entry.memory_bytes()
     }
 }
 
@@ -113,6 +113,6 @@ impl Tail {
     }
 
     pub(crate) fn unspilled_bytes(&self) -> u64 {
-        self.unspilled().map(TailEntry::bytes).sum()
+        self.unspilled().map(|entry| entry.entry.len() as u64).sum()
     }
 }

@@ -175,7 +175,7 @@ impl Log {
             header.payload_bytes = entry.len() as u32;
             header.previous_sequence = state.note_frame(header.sequence);
             state.append(entry.clone(), header.sequence);
-            reservation.take(entry.len() as u64);
+            reservation.take(entry.memory_bytes());
             queue.frames.push_back(Queued {
                 log: Arc::clone(&self.inner),
                 header,

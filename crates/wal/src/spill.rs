@@ -79,7 +79,10 @@ struct Part {
     /// The partition's count of cuts when the pass looked at it.
     cuts: u64,
     end: Offset,
+    /// What the tail is charged with.
     bytes: u64,
+    /// What goes to the segments.
+    batch_bytes: u64,
     snapshot: Option<Snapshot>,
     snapshot_name: Option<SnapshotName>,
 }
@@ -209,6 +212,7 @@ impl Spill {
             (entries, end, state.cuts, state.spilled_end, is_due || is_closing)
         };
         let bytes = entries.iter().map(crate::cache::TailEntry::bytes).sum();
+        let batch_bytes = entries.iter().map(|entry| entry.entry.len() as u64).sum();
         let snapshot = match wants_snapshot {
             true => log.observer().and_then(|observer| observer.snapshot()),
             false => None,
@@ -218,7 +222,7 @@ impl Spill {
             self.append(log, spilled_end, &entries)?;
         }
         let log = Arc::clone(log);
-        Ok(Some(Part { log, cuts, end, bytes, snapshot, snapshot_name: None }))
+        Ok(Some(Part { log, cuts, end, bytes, batch_bytes, snapshot, snapshot_name: None }))
     }
 
     fn append(
@@ -316,7 +320,8 @@ impl Spill {
         if let Some(part) = part
             && (part.cuts == state.cuts || !holds(Rule::SpillExcludesCuts))
         {
-            state.bytes_since_snapshot += part.bytes;
+            state.bytes_since_snapshot += part.batch_bytes;
+            self.shard.metrics.spill_bytes.inc_by(part.batch_bytes);
             let end = part.end.max(state.spilled_end);
             state.on_spilled(end, pass_sequence);
             assert!(state.spilled_end <= state.log_end, "segments hold no more than the log");
@@ -351,7 +356,6 @@ impl Spill {
             log.segment_bytes.store(segments.bytes(), Ordering::Release);
         }
         if bytes > 0 {
-            self.shard.metrics.spill_bytes.inc_by(bytes);
             self.evictable_bytes += bytes;
             let through = end.plus(-1);
             self.evictable.push_back(Evictable { log: Arc::clone(log), through, bytes });

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use tidelog_types::{BATCH_HEADER_LEN, LeaderEpoch, Offset, TopicIdPartition};
+use tidelog_types::{BATCH_HEADER_LEN, Entry, LeaderEpoch, Offset, TopicIdPartition};
 
 use crate::{
     chain::ChainWriter,
@@ -232,7 +232,7 @@ impl Writer {
         let mut touched = std::mem::take(&mut self.touched);
         let mut bytes = 0;
         for queued in self.pending.drain(..frames) {
-            bytes += queued.payload_bytes() as u64;
+            bytes += queued.entry.as_ref().map_or(0, Entry::memory_bytes);
             let mut state = queued.log.state();
             let header = &queued.header;
             let rises = match header.kind {

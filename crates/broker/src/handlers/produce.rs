@@ -99,7 +99,7 @@ fn plan(broker: &Broker, context: &RequestContext, request: &ProduceRequest, ack
         let mut planned = Vec::with_capacity(partitions.len());
         for records in partitions {
             let batch = plan_partition(&topics, topic, records, context.version(), now_ms);
-            plan.bytes += batch.as_ref().map_or(0, |(_, entry)| entry.len() as u64);
+            plan.bytes += batch.as_ref().map_or(0, |(_, entry)| entry.memory_bytes());
             planned.push(PlannedPartition { index: records.index, batch });
         }
         plan.topics.push((topic.clone(), planned));
