@@ -256,12 +256,17 @@ impl<S: Service> Connection<S> {
     }
 
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, CloseReason> {
+        // Whoever has sent nothing more waits for nobody's room, and may have to give way: a spent
+        // bound is asked only for bytes that are there.
+        match self.socket.poll_read_ready(cx) {
+            Poll::Pending => {
+                self.account.wait_no_more();
+                return Ok(false);
+            }
+            Poll::Ready(ready) => ready.map_err(|_| CloseReason::Disconnected)?,
+        }
         if !self.account.may_read() {
             return Ok(false);
-        }
-        match self.socket.poll_read_ready(cx) {
-            Poll::Pending => return Ok(false),
-            Poll::Ready(ready) => ready.map_err(|_| CloseReason::Disconnected)?,
         }
         let direct = self.decoder.wanted() >= DIRECT_BYTES_MIN;
         let read = if direct { self.read_direct() } else { self.read_scratch() };

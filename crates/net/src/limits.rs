@@ -222,6 +222,13 @@ impl Account {
         !self.waits
     }
 
+    /// Leaves the line of those that wait for room.
+    pub fn wait_no_more(&mut self) {
+        if std::mem::take(&mut self.waits) {
+            lock(&self.limits.waiting).remove(&self.handle.id);
+        }
+    }
+
     /// Whether a request of this cost may be handled, which is charged then: if it fits into the
     /// bound, or if no other goes beyond it now. Where not, as for [`Account::may_read`].
     pub fn may_decode(&mut self, cost: u64) -> bool {
