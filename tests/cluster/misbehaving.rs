@@ -144,8 +144,10 @@ fn half_sent_requests_for_pages_give_way() {
 
 #[test]
 fn running_out_of_descriptors_is_load_and_passes() {
+    // Refused connections are said, and that a file cannot be made until descriptors come back.
+    let options = Options::default().open_files_max(128);
     let node =
-        Node::start(Options::default().open_files_max(128).expect_log("limit=\"open files\""));
+        Node::start(options.expect_log("limit=\"open files\"").expect_log("too many open files"));
     let mut friend = node.wire();
     assert_eq!(friend.create_topic("alive", &[]).expect("an answer"), 0);
     let mut crowd: Vec<TcpStream> = Vec::new();
