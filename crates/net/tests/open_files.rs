@@ -6,6 +6,7 @@ mod common;
 use common::{Ask, NetTest, request};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidelog_net::NetConfig;
+use tokio::net::TcpSocket;
 
 #[tokio::test]
 async fn out_of_descriptors_clients_are_turned_away_without_spinning() {
@@ -14,14 +15,18 @@ async fn out_of_descriptors_clients_are_turned_away_without_spinning() {
     served.send(&request(1, Ask::Answer(0))).await;
     assert_eq!(served.receive_ids(1).await, [1]);
 
+    // All the clients' ends are open before the first connects, so that they, not the order in
+    // which connects and accepts come, decide how many descriptors the listener finds.
+    let sockets: Vec<TcpSocket> =
+        (0..8).map(|_| TcpSocket::new_v4().expect("a descriptor")).collect();
     let old = getrlimit(Resource::Nofile);
     let used = std::fs::read_dir("/proc/self/fd").expect("a list").count() as u64;
-    // Eleven more: five for clients, their ends and the listener's, and one left over.
-    let limit = Rlimit { current: Some(used + 11), maximum: old.maximum };
+    let limit = Rlimit { current: Some(used + 4), maximum: old.maximum };
     setrlimit(Resource::Nofile, limit).expect("a lower limit");
     let mut clients = Vec::new();
-    while let Ok(client) = tokio::net::TcpStream::connect(test.address).await {
-        clients.push(common::Peer(client));
+    for socket in sockets {
+        // Whoever is turned away may learn it while still connecting.
+        clients.extend(socket.connect(test.address).await.map(common::Peer));
     }
     let refused = |test: &NetTest| test.metric("tidelog_connections_refused_total", "open_files");
     test.until("somebody is turned away", |test| refused(test) >= 1.0).await;
