@@ -27,6 +27,10 @@ settings! {
         advertised_listeners: String = "advertised.listeners", Kind::Text, "";
         /// Where metrics and health are served over HTTP, as host:port; empty serves none.
         admin_listener: String = "admin.listener", Kind::Text, "127.0.0.1:9644";
+        /// How log lines look: text for people, or one JSON object a line.
+        logging_format: String = "logging.format", Kind::Choice(&["plain", "json"]), "plain";
+        /// What is logged: a level, or levels of modules such as info,tidelog_raft=debug.
+        logging_level: String = "logging.level", Kind::Text, "info";
         /// The rack that this broker stands in, told to clients.
         broker_rack: String = "broker.rack", Kind::Text, "";
         /// Partitions of a topic whose creator names no number.

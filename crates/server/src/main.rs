@@ -6,6 +6,7 @@ mod cli;
 mod config_file;
 mod identity;
 mod kafka_keys;
+mod log_throttle;
 mod logging;
 mod settings_text;
 mod wiring;
@@ -40,7 +41,11 @@ fn run(args: &ServeArgs) -> ExitCode {
     match settings {
         Err(error) => complain(&error.to_string(), USAGE),
         Ok(settings) => {
-            if let Err(error) = logging::start() {
+            let format = match settings.broker.logging_format.as_str() {
+                "json" => logging::Format::Json,
+                _ => logging::Format::Plain,
+            };
+            if let Err(error) = logging::start(format, &settings.broker.logging_level) {
                 return complain(&error, USAGE);
             }
             match wiring::run(&settings) {

@@ -13,7 +13,8 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use prometheus::{IntGauge, Opts, Registry};
+use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
+use rustix::fs::statvfs;
 use tidelog_broker::{
     Broker, BrokerIdentity, BrokerMetrics, BrokerParts, BrokerService, NodeSettings, SystemClock,
     config::{BrokerSettings, Endpoint},
@@ -303,9 +304,15 @@ fn admin_state(
     let help = "Bytes that may still be written to the data directory's file system.";
     let free = IntGauge::new("tidelog_storage_free_bytes", help)?;
     registry.register(Box::new(free.clone()))?;
+    let help = "Bytes of the data directory's file system, free and used.";
+    let total = IntGauge::new("tidelog_storage_total_bytes", help)?;
+    registry.register(Box::new(total.clone()))?;
+    // Processor time, memory, descriptors: under the names that every Prometheus client uses.
+    registry.register(Box::new(ProcessCollector::for_self()))?;
     let refresh = move || {
-        let bytes = fs.free_bytes(&dir).unwrap_or(0);
-        free.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        free.set(gauge(fs.free_bytes(&dir).unwrap_or(0)));
+        total.set(statvfs(&dir).map_or(0, |disk| gauge(disk.f_blocks * disk.f_frsize)));
     };
     Ok(AdminState { registry, ready: Arc::new(AtomicBool::new(true)), refresh: Box::new(refresh) })
 }
