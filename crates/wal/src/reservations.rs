@@ -1,5 +1,6 @@
 //! Bounds what waits in memory: bytes are reserved before they are appended, first come first
-//! served.
+//! served. Whoever comes later is let past only where there is room for all in line as well, so
+//! that a connection whose turn has come appends all it has, not one request a turn.
 //!
 //! Two counters share one lock: bytes not yet written (the queue) and bytes not yet in segments
 //! (the tail). A reservation is charged to both; the writer releases the first, the spill the
@@ -83,7 +84,10 @@ struct State {
     queue_bytes: u64,
     tail_bytes: u64,
     next_id: u64,
+    /// Oldest first, so that ids ascend.
     line: VecDeque<Waiter>,
+    /// What all in line ask for.
+    line_bytes: u64,
     refusal: Option<StorageError>,
 }
 
@@ -92,6 +96,8 @@ struct Waiter {
     id: u64,
     bytes: u64,
     waker: Waker,
+    /// Woken because there is room, and not back yet.
+    is_called: bool,
 }
 
 impl Budget {
@@ -99,7 +105,7 @@ impl Budget {
         Arc::new(Budget { queue_bytes_max, tail_bytes_max, state: Mutex::default() })
     }
 
-    /// Takes `bytes` if nobody waits and both bounds allow it.
+    /// Takes `bytes` if both bounds allow it, those in line served first.
     pub(crate) fn try_reserve(
         self: &Arc<Self>,
         bytes: u64,
@@ -108,10 +114,8 @@ impl Budget {
         if let Some(refusal) = &state.refusal {
             return Err(refusal.clone());
         }
-        if !state.line.is_empty() || !self.fits(&state, bytes) {
-            return Ok(None);
-        }
-        Ok(Some(self.grant(&mut state, bytes)))
+        let ahead = state.line_bytes;
+        Ok(self.fits(&state, ahead, bytes).then(|| self.grant(&mut state, ahead, bytes)))
     }
 
     /// Takes `bytes`, or waits in line for them.
@@ -125,46 +129,32 @@ impl Budget {
         if let Some(refusal) = &state.refusal {
             return Poll::Ready(Err(refusal.clone()));
         }
-        let id = match &ticket.place {
-            Some((_, id)) => *id,
-            None if state.line.is_empty() && self.fits(&state, bytes) => {
-                return Poll::Ready(Ok(self.grant(&mut state, bytes)));
+        let place = ticket.place.as_ref().and_then(|(_, id)| state.place_of(*id));
+        let ahead = place.map_or(state.line_bytes, |place| state.bytes_ahead(place));
+        if self.fits(&state, ahead, bytes) {
+            if let Some(place) = place {
+                state.remove(place);
+                ticket.place = None;
             }
-            None => {
-                let id = state.next_id;
-                state.next_id += 1;
-                state.line.push_back(Waiter { id, bytes, waker: waker.clone() });
-                ticket.place = Some((Arc::clone(self), id));
-                return Poll::Pending;
-            }
-        };
-        let is_first = state.line.front().is_some_and(|first| first.id == id);
-        if is_first && self.fits(&state, bytes) {
-            state.line.pop_front();
-            ticket.place = None;
-            let reservation = self.grant(&mut state, bytes);
-            let next = self.next_to_wake(&state);
-            drop(state);
-            wake(next);
-            return Poll::Ready(Ok(reservation));
+            return Poll::Ready(Ok(self.grant(&mut state, ahead, bytes)));
         }
-        if let Some(waiter) = state.line.iter_mut().find(|waiter| waiter.id == id) {
-            waiter.bytes = bytes;
-            waiter.waker.clone_from(waker);
+        match place {
+            Some(place) => state.wait_on(place, bytes, waker),
+            None => ticket.place = Some((Arc::clone(self), state.join(bytes, waker))),
         }
         Poll::Pending
     }
 
-    /// Gives back bytes of the queue and of the tail, and wakes the first in line if it fits.
+    /// Gives back bytes of the queue and of the tail, and wakes those in line who fit.
     pub(crate) fn release(&self, queue_bytes: u64, tail_bytes: u64) {
         let mut state = self.lock();
         assert!(state.queue_bytes >= queue_bytes, "more was released than queued");
         assert!(state.tail_bytes >= tail_bytes, "more was released than in the tail");
         state.queue_bytes -= queue_bytes;
         state.tail_bytes -= tail_bytes;
-        let next = self.next_to_wake(&state);
+        let called = self.call(&mut state);
         drop(state);
-        wake(next);
+        called.into_iter().for_each(Waker::wake);
     }
 
     /// Charges bytes that are in memory whether the bounds allow them or not.
@@ -194,7 +184,7 @@ impl Budget {
         let waits_for_tail = state
             .line
             .front()
-            .is_some_and(|first| !fits(state.tail_bytes, first.bytes, self.tail_bytes_max));
+            .is_some_and(|first| !fits(state.tail_bytes, 0, first.bytes, self.tail_bytes_max));
         Pressure { tail_bytes: state.tail_bytes, waits_for_tail }
     }
 
@@ -206,27 +196,40 @@ impl Budget {
 
     fn leave(&self, id: u64) {
         let mut state = self.lock();
-        state.line.retain(|waiter| waiter.id != id);
-        let next = self.next_to_wake(&state);
+        let Some(place) = state.place_of(id) else { return };
+        state.remove(place);
+        let called = self.call(&mut state);
         drop(state);
-        wake(next);
+        called.into_iter().for_each(Waker::wake);
     }
 
-    fn grant(self: &Arc<Self>, state: &mut State, bytes: u64) -> Reservation {
-        assert!(self.fits(state, bytes), "a reservation is granted when there is room");
+    fn grant(self: &Arc<Self>, state: &mut State, ahead: u64, bytes: u64) -> Reservation {
+        assert!(self.fits(state, ahead, bytes), "a reservation is granted when there is room");
         state.queue_bytes += bytes;
         state.tail_bytes += bytes;
         Reservation { budget: Arc::clone(self), bytes }
     }
 
-    fn fits(&self, state: &State, bytes: u64) -> bool {
-        fits(state.queue_bytes, bytes, self.queue_bytes_max)
-            && fits(state.tail_bytes, bytes, self.tail_bytes_max)
+    /// Those in line for whom there is room now, and who do not know it yet.
+    fn call(&self, state: &mut State) -> Vec<Waker> {
+        let (mut called, mut ahead) = (Vec::new(), 0);
+        for place in 0..state.line.len() {
+            let bytes = state.line[place].bytes;
+            if !self.fits(state, ahead, bytes) {
+                break;
+            }
+            ahead += bytes;
+            let waiter = &mut state.line[place];
+            if !std::mem::replace(&mut waiter.is_called, true) {
+                called.push(waiter.waker.clone());
+            }
+        }
+        called
     }
 
-    fn next_to_wake(&self, state: &State) -> Option<Waker> {
-        let first = state.line.front()?;
-        self.fits(state, first.bytes).then(|| first.waker.clone())
+    fn fits(&self, state: &State, ahead: u64, bytes: u64) -> bool {
+        fits(state.queue_bytes, ahead, bytes, self.queue_bytes_max)
+            && fits(state.tail_bytes, ahead, bytes, self.tail_bytes_max)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -235,18 +238,151 @@ impl Budget {
     }
 }
 
-/// Whether `bytes` more are allowed; more than the whole bound takes it alone.
-fn fits(used: u64, bytes: u64, bound: u64) -> bool {
-    used == 0 || used + bytes <= bound
+impl State {
+    fn place_of(&self, id: u64) -> Option<usize> {
+        self.line.binary_search_by_key(&id, |waiter| waiter.id).ok()
+    }
+
+    fn bytes_ahead(&self, place: usize) -> u64 {
+        self.line.iter().take(place).map(|waiter| waiter.bytes).sum()
+    }
+
+    fn join(&mut self, bytes: u64, waker: &Waker) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.line.push_back(Waiter { id, bytes, waker: waker.clone(), is_called: false });
+        self.line_bytes += bytes;
+        id
+    }
+
+    fn wait_on(&mut self, place: usize, bytes: u64, waker: &Waker) {
+        let waiter = &mut self.line[place];
+        self.line_bytes = self.line_bytes - waiter.bytes + bytes;
+        waiter.bytes = bytes;
+        waiter.waker.clone_from(waker);
+        waiter.is_called = false;
+    }
+
+    fn remove(&mut self, place: usize) {
+        let waiter = self.line.remove(place).expect("a place is within the line");
+        self.line_bytes -= waiter.bytes;
+    }
 }
 
-fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
-    }
+/// Whether `bytes` more are allowed, behind those in line; more than the whole bound takes it
+/// alone.
+fn fits(used: u64, ahead: u64, bytes: u64, bound: u64) -> bool {
+    let taken = used + ahead;
+    taken == 0 || taken + bytes <= bound
 }
 
 /// What a full disk answers.
 pub(crate) fn disk_full(free: u64, path: PathBuf) -> StorageError {
     StorageError::DiskFull { free, path }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        task::Wake,
+    };
+
+    #[derive(Default)]
+    struct Calls(AtomicUsize);
+
+    impl Wake for Calls {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    struct BudgetTest {
+        budget: Arc<Budget>,
+        calls: Arc<Calls>,
+    }
+
+    impl BudgetTest {
+        fn new(bytes_max: u64) -> BudgetTest {
+            BudgetTest { budget: Budget::new(bytes_max, bytes_max), calls: Arc::default() }
+        }
+
+        fn poll(&self, ticket: &mut ReserveTicket, bytes: u64) -> Option<Reservation> {
+            let waker = Waker::from(Arc::clone(&self.calls));
+            match self.budget.poll_reserve(ticket, bytes, &waker) {
+                Poll::Ready(reserved) => Some(reserved.expect("not refused")),
+                Poll::Pending => None,
+            }
+        }
+
+        fn take(&self, bytes: u64) -> Option<Reservation> {
+            self.budget.try_reserve(bytes).expect("not refused")
+        }
+
+        fn calls(&self) -> usize {
+            self.calls.0.swap(0, Ordering::SeqCst)
+        }
+    }
+
+    #[test]
+    fn one_release_calls_all_who_fit_once_each() {
+        let test = BudgetTest::new(1000);
+        let held = test.take(1000);
+        let mut tickets: [_; 4] = std::array::from_fn(|_| ReserveTicket::default());
+        assert!(tickets.iter_mut().all(|ticket| test.poll(ticket, 300).is_none()));
+        drop(held);
+        assert_eq!(test.calls(), 3, "the fourth does not fit");
+        test.budget.release(0, 0);
+        assert_eq!(test.calls(), 0, "they are on their way");
+        let [first, second, third, fourth] = &mut tickets;
+        let taken = [third, first].map(|ticket| test.poll(ticket, 300));
+        assert!(taken.iter().all(Option::is_some), "whoever comes first takes what is his");
+        assert!(test.poll(fourth, 300).is_none(), "what is left is the second's");
+        assert!(test.poll(second, 300).is_some());
+        assert_eq!(test.calls(), 1, "the second let go of it at once");
+        assert!(test.poll(fourth, 300).is_some());
+    }
+
+    #[test]
+    fn who_comes_later_is_let_past_only_where_all_in_line_fit_too() {
+        let test = BudgetTest::new(1000);
+        let held = (test.take(500), test.take(500));
+        let mut large = ReserveTicket::default();
+        assert!(test.poll(&mut large, 700).is_none());
+        drop(held.0);
+        assert!(test.take(10).is_none(), "the large one would wait for ever");
+        drop(held.1);
+        assert!(test.take(301).is_none());
+        let small = test.take(300).expect("there is room for both");
+        assert!(test.poll(&mut large, 700).is_some());
+        drop(small);
+    }
+
+    #[test]
+    fn more_than_the_bound_is_granted_alone() {
+        let test = BudgetTest::new(1000);
+        let held = test.take(1);
+        let (mut huge, mut small) = (ReserveTicket::default(), ReserveTicket::default());
+        assert!(test.poll(&mut huge, 5000).is_none() && test.poll(&mut small, 1).is_none());
+        drop(held);
+        assert_eq!(test.calls(), 1);
+        let granted = test.poll(&mut huge, 5000).expect("nobody else holds anything");
+        assert!(test.poll(&mut small, 1).is_none());
+        drop(granted);
+        assert!(test.poll(&mut small, 1).is_some());
+    }
+
+    #[test]
+    fn who_leaves_the_line_lets_the_others_go_on() {
+        let test = BudgetTest::new(1000);
+        let held = test.take(600);
+        let (mut large, mut small) = (ReserveTicket::default(), ReserveTicket::default());
+        assert!(test.poll(&mut large, 900).is_none() && test.poll(&mut small, 400).is_none());
+        drop(large);
+        assert_eq!(test.calls(), 1);
+        assert!(test.poll(&mut small, 400).is_some());
+        assert_eq!(test.budget.used(), (600, 600));
+        drop(held);
+    }
 }
