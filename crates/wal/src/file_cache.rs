@@ -1,5 +1,5 @@
 //! Descriptors of all segments of a data directory: a bounded number for reading, kept by use, and
-//! a bounded number for writing.
+//! a bounded number for writing. And the memory that reads go through.
 
 use std::{
     io,
@@ -16,6 +16,7 @@ use lru::LruCache;
 use crate::{
     env::{Caching, File, FileSystem, Open},
     error::{FsErrorClass, class},
+    read_buffers::ReadBuffers,
 };
 
 /// Files open for writing, in all, before whoever writes has to close his.
@@ -31,7 +32,8 @@ pub(crate) type FileId = u64;
 #[derive(Debug)]
 pub struct FileCache {
     fs: Arc<dyn FileSystem>,
-    readers: Mutex<LruCache<FileId, Arc<dyn File>>>,
+    readers: Mutex<LruCache<(FileId, Caching), Arc<dyn File>>>,
+    buffers: Arc<ReadBuffers>,
     writers: Arc<AtomicUsize>,
     next_id: AtomicU64,
     direct_refused: AtomicBool,
@@ -48,6 +50,7 @@ impl FileCache {
         Arc::new(FileCache {
             fs,
             readers: Mutex::new(LruCache::new(files_max)),
+            buffers: Arc::default(),
             writers: Arc::default(),
             next_id: AtomicU64::new(0),
             direct_refused: AtomicBool::new(false),
@@ -62,6 +65,10 @@ impl FileCache {
         self.readers().len()
     }
 
+    pub(crate) fn buffers(&self) -> &Arc<ReadBuffers> {
+        &self.buffers
+    }
+
     pub(crate) fn fs(&self) -> &Arc<dyn FileSystem> {
         &self.fs
     }
@@ -74,23 +81,28 @@ impl FileCache {
     /// The file, opened for reading if it is not open. When descriptors are short, half of the
     /// cache is given up before that is an error.
     pub(crate) fn read(&self, id: FileId, path: &Path) -> io::Result<Arc<dyn File>> {
-        if let Some(file) = self.readers().get(&id) {
-            return Ok(Arc::clone(file));
+        self.read_as(id, path, Caching::Buffered)
+    }
+
+    /// The same past the page cache; `None` where the file system refuses.
+    pub(crate) fn read_direct(&self, id: FileId, path: &Path) -> io::Result<Option<Arc<dyn File>>> {
+        if self.direct_refused.load(Ordering::Relaxed) {
+            return Ok(None);
         }
-        let file = match self.fs.open(path, Open::Read, Caching::Buffered) {
-            Err(error) if class(&error) == FsErrorClass::TooManyOpenFiles => {
-                self.give_up_half();
-                self.fs.open(path, Open::Read, Caching::Buffered)?
+        match self.read_as(id, path, Caching::Direct) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.refuse_direct();
+                Ok(None)
             }
-            opened => opened?,
-        };
-        self.readers().put(id, Arc::clone(&file));
-        Ok(file)
+            opened => opened.map(Some),
+        }
     }
 
     /// Closes a file that is gone.
     pub(crate) fn forget(&self, id: FileId) {
-        self.readers().pop(&id);
+        let mut readers = self.readers();
+        readers.pop(&(id, Caching::Buffered));
+        readers.pop(&(id, Caching::Direct));
     }
 
     /// Opens a file for writing.
@@ -151,6 +163,21 @@ impl FileCache {
         }
     }
 
+    fn read_as(&self, id: FileId, path: &Path, caching: Caching) -> io::Result<Arc<dyn File>> {
+        if let Some(file) = self.readers().get(&(id, caching)) {
+            return Ok(Arc::clone(file));
+        }
+        let file = match self.fs.open(path, Open::Read, caching) {
+            Err(error) if class(&error) == FsErrorClass::TooManyOpenFiles => {
+                self.give_up_half();
+                self.fs.open(path, Open::Read, caching)?
+            }
+            opened => opened?,
+        };
+        self.readers().put((id, caching), Arc::clone(&file));
+        Ok(file)
+    }
+
     fn give_up_half(&self) {
         let mut readers = self.readers();
         for _ in 0..readers.len().div_ceil(2) {
@@ -158,7 +185,7 @@ impl FileCache {
         }
     }
 
-    fn readers(&self) -> MutexGuard<'_, LruCache<FileId, Arc<dyn File>>> {
+    fn readers(&self) -> MutexGuard<'_, LruCache<(FileId, Caching), Arc<dyn File>>> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

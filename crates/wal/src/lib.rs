@@ -22,6 +22,8 @@ mod index;
 pub mod log;
 pub mod metrics;
 mod partition;
+mod read_ahead;
+mod read_buffers;
 mod reader;
 mod recovery;
 pub mod reservations;

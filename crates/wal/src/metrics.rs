@@ -39,6 +39,8 @@ pub struct WalMetrics {
     pub damaged_ranges: IntCounter,
     /// Reads served from segments.
     pub cold_reads: IntCounter,
+    /// Of these, reads that found their batches read ahead.
+    pub cold_reads_ahead: IntCounter,
 }
 
 impl WalMetrics {
@@ -133,6 +135,10 @@ impl WalMetrics {
             cold_reads: counter(
                 "tidelog_wal_cold_reads_total",
                 "Reads served from segments, not from memory.",
+            )?,
+            cold_reads_ahead: counter(
+                "tidelog_wal_cold_reads_ahead_total",
+                "Reads served from segments whose batches had been read ahead.",
             )?,
         })
     }

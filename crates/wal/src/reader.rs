@@ -6,10 +6,18 @@ use tidelog_types::{Entry, Offset};
 
 use crate::{
     error::{Fatal, ReadError},
+    file_cache::FileCache,
     log::{ColdRead, Found, FoundBatch, ReadDone},
+    read_ahead::Streams,
+    segment::{Region, SegmentRead, Take},
     shard::{LogInner, Shard},
     threads::Step,
 };
+
+/// Bytes that are read ahead for one stream, at most.
+const AHEAD_BYTES_MAX: u64 = 4 << 20;
+/// Steps without a job, of about a second each, after which memory is given back.
+const IDLE_STEPS_MAX: u32 = 3;
 
 /// What the reader thread is asked.
 pub(crate) enum ColdJob {
@@ -40,28 +48,32 @@ impl ColdJob {
 #[derive(Debug)]
 pub(crate) struct ColdReader {
     shard: Arc<Shard>,
+    files: Arc<FileCache>,
+    streams: Streams<Region>,
+    idle_steps: u32,
 }
 
 impl ColdReader {
-    pub(crate) fn new(shard: Arc<Shard>) -> ColdReader {
-        ColdReader { shard }
+    pub(crate) fn new(shard: Arc<Shard>, files: Arc<FileCache>) -> ColdReader {
+        ColdReader { shard, files, streams: Streams::default(), idle_steps: 0 }
     }
 
-    /// Does one job.
+    /// Does one job or, where none waits, what the next may ask for.
     pub(crate) fn step(&mut self) -> Result<Step, Fatal> {
         let is_closing = self.shard.queue().is_closing;
         let Some(job) = self.shard.next_cold(is_closing) else {
-            return Ok(if is_closing { Step::Done } else { Step::Idle });
+            return Ok(if is_closing { Step::Done } else { self.work_ahead() });
         };
+        self.idle_steps = 0;
         match job {
             ColdJob::Read { done, .. } if done.is_abandoned() => {}
             ColdJob::Read { log, read, done } => {
                 self.shard.metrics.cold_reads.inc();
-                let found = read_segments(&log, &read);
+                let found = self.read(&log, &read);
                 if let Err(ReadError::Damaged { range }) = &found {
                     self.report_damage(&log, range);
                 }
-                done.done(found);
+                done.done(found.map(|found| found.pieces));
             }
             ColdJob::FindByTimestamp { log, timestamp_ms, upper, done } => {
                 done(find_by_timestamp(&log, timestamp_ms, upper));
@@ -71,6 +83,39 @@ impl ColdReader {
             }
         }
         Ok(Step::Worked)
+    }
+
+    fn read(&mut self, log: &LogInner, read: &ColdRead) -> Result<SegmentRead, ReadError> {
+        if log.is_removed() {
+            return Err(ReadError::Closed);
+        }
+        // The entries may have left memory between the read and now, never the other way round.
+        let reader = log.reader().ok_or_else(|| out_of_range(log, read.from))?;
+        let ColdRead { from, upper, max_bytes, at_least_one } = *read;
+        let (goes_on, ahead) = self.streams.begin(log.id, from);
+        let take = Take { from, upper, max_bytes, at_least_one };
+        let found = reader.read_stream(&take, ahead.as_ref())?;
+        self.streams.end(log.id, found.next, goes_on, max_bytes as u64);
+        self.shard.metrics.cold_reads_ahead.inc_by(u64::from(found.is_ahead));
+        Ok(found)
+    }
+
+    /// While one answer is sent, the disk may get the next.
+    fn work_ahead(&mut self) -> Step {
+        let Some(due) = self.streams.due() else {
+            self.idle_steps += 1;
+            if self.idle_steps > IDLE_STEPS_MAX && self.streams.clear() {
+                self.files.buffers().clear();
+            }
+            return Step::Idle;
+        };
+        let log = self.shard.logs().get(&due.id).cloned();
+        let reader = log.filter(|log| !log.is_removed()).and_then(|log| log.reader());
+        let max_bytes = due.max_bytes.min(AHEAD_BYTES_MAX);
+        if let Some(region) = reader.and_then(|reader| reader.read_ahead(due.from, max_bytes)) {
+            self.streams.hold(&due, region);
+        }
+        Step::Worked
     }
 }
 
@@ -87,15 +132,6 @@ impl ColdReader {
             );
         }
     }
-}
-
-fn read_segments(log: &LogInner, read: &ColdRead) -> Result<Vec<bytes::Bytes>, ReadError> {
-    if log.is_removed() {
-        return Err(ReadError::Closed);
-    }
-    // The entries may have left memory between the read and now, never the other way round.
-    let reader = log.reader().ok_or_else(|| out_of_range(log, read.from))?;
-    reader.read(read.from, read.upper, read.max_bytes, read.at_least_one)
 }
 
 /// Segments hold the older batches, so they are searched first.

@@ -115,9 +115,9 @@ impl Wal {
         let shard = Arc::new(shard);
         let steppers = Steppers {
             writer: Writer::new(Arc::clone(&shard), chain),
-            spill: Spill::new(Arc::clone(&shard), files, segments),
+            spill: Spill::new(Arc::clone(&shard), Arc::clone(&files), segments),
             filler: Filler::new(Arc::clone(&shard)),
-            reader: ColdReader::new(Arc::clone(&shard)),
+            reader: ColdReader::new(Arc::clone(&shard), files),
         };
         let directory = Mutex::new(Some(directory));
         let running = Arc::new(Running { threads: Mutex::default(), directory });

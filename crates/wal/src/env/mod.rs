@@ -32,8 +32,8 @@ pub enum Open {
     CreateOrOpen,
 }
 
-/// Whether writes bypass the page cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whether reads and writes bypass the page cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Caching {
     /// Through the page cache.
     Buffered,

@@ -3,7 +3,10 @@
 use std::{
     io::{self, IoSlice},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tidelog_types::Offset;
@@ -36,6 +39,8 @@ pub(crate) struct Segment {
     extent: Mutex<Option<Extent>>,
     /// The file's length, where that is all that anybody asked.
     closed_bytes: OnceLock<u64>,
+    /// Where the furthest of the large reads ended.
+    scanned_to: AtomicU64,
 }
 
 /// How far a segment goes.
@@ -105,6 +110,7 @@ impl Segment {
             interval_bytes,
             extent: Mutex::new(extent),
             closed_bytes: OnceLock::new(),
+            scanned_to: AtomicU64::new(0),
         }
     }
 
@@ -174,6 +180,12 @@ impl Segment {
         }
         let extent = self.repair(files, end)?;
         Ok(self.search(files, extent, &reaches)?.and_then(|(_, found)| found))
+    }
+
+    /// Notes a large read; whether it is the first of most of these bytes.
+    pub(crate) fn note_scan(&self, start: u64, end: u64) -> bool {
+        let before = self.scanned_to.fetch_max(end, Ordering::Relaxed);
+        before <= start + (end - start) / 2
     }
 
     /// Writes entries behind the last one and publishes how far the segment goes now.

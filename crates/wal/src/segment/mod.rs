@@ -10,6 +10,7 @@ mod disk;
 mod file;
 mod plan;
 mod reader;
+mod region;
 mod write;
 
 #[cfg(test)]
@@ -34,6 +35,10 @@ use self::{
 pub use self::{
     disk::{SegmentError, remove_dir},
     reader::{Headers, SegmentReader},
+};
+pub(crate) use self::{
+    reader::{SegmentRead, Take},
+    region::Region,
 };
 use crate::{
     env::Open,

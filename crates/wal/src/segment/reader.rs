@@ -19,6 +19,7 @@ use tidelog_types::{BATCH_HEADER_LEN, BatchHeader, Entry, Offset};
 use super::{
     batches::{Placed, batches_of, is_whole},
     file::Segment,
+    region::Region,
 };
 use crate::{
     error::{FsErrorClass, ReadError, class},
@@ -74,17 +75,50 @@ impl SegmentReader {
         max_bytes: usize,
         at_least_one: bool,
     ) -> Result<Vec<Bytes>, ReadError> {
-        let view = self.open_view()?;
-        let Some((segment, end)) = self.locate(&view, from)? else { return Ok(Vec::new()) };
         let take = Take { from, upper, max_bytes, at_least_one };
-        let (region, range) = self.take(segment, end, &take)?;
-        if range.is_empty() {
-            return Ok(Vec::new());
+        self.read_stream(&take, None).map(|read| read.pieces)
+    }
+
+    /// The same, from what was read ahead as far as that is what lies there now.
+    pub(crate) fn read_stream(
+        &self,
+        take: &Take,
+        ahead: Option<&Region>,
+    ) -> Result<SegmentRead, ReadError> {
+        let view = self.open_view()?;
+        let mut read = SegmentRead { pieces: Vec::new(), next: take.from, is_ahead: false };
+        let Some((segment, end)) = self.locate(&view, take.from)? else { return Ok(read) };
+        let intervals = self.intervals(segment, end, take.from, take.max_bytes as u64)?;
+        let from_ahead = ahead.and_then(|ahead| self.take_ahead(segment, &intervals, take, ahead));
+        read.is_ahead = from_ahead.is_some();
+        let (region, picked) = match from_ahead {
+            Some(found) => found,
+            None => {
+                let region = self.region(segment, &intervals)?;
+                let picked = self.pick(&region, &intervals, take)?;
+                (region.bytes, picked)
+            }
+        };
+        if !picked.range.is_empty() {
+            // What is kept must not hold much more memory than it counts for.
+            let wanted = region.slice(picked.range);
+            let is_small = wanted.len() < region.len() / 4;
+            read.pieces.push(if is_small { Bytes::copy_from_slice(&wanted) } else { wanted });
+            read.next = picked.next;
         }
-        // What is kept must not hold much more memory than it counts for.
-        let wanted = region.slice(range);
-        let is_small = wanted.len() < region.len() / 4;
-        Ok(vec![if is_small { Bytes::copy_from_slice(&wanted) } else { wanted }])
+        Ok(read)
+    }
+
+    /// The bytes that a read from here on would need, if they are worth reading ahead. Whatever
+    /// goes wrong, the read itself will say.
+    pub(crate) fn read_ahead(&self, from: Offset, max_bytes: u64) -> Option<Region> {
+        let view = self.open_view().ok()?;
+        let (segment, end) = self.locate(&view, from).ok()??;
+        let intervals = self.intervals(segment, end, from, max_bytes).ok()?;
+        if !Region::is_large(&intervals) {
+            return None;
+        }
+        Region::read(&self.files, segment, &intervals).ok()
     }
 
     /// Where a log that ends at `offset` would have to end so as not to cut a batch: `offset`, or
@@ -96,8 +130,8 @@ impl SegmentReader {
         let view = self.open_view()?;
         let Some((segment, end)) = self.locate(&view, offset)? else { return Ok(offset) };
         let intervals = self.intervals(segment, end, offset, 0)?;
-        let (bytes, _) = self.region(segment, &intervals)?;
-        let batches = self.checked(&bytes, &intervals[0])?;
+        let region = self.region(segment, &intervals)?;
+        let batches = self.checked(&region.bytes, &intervals[0])?;
         let holds = |facts: &BatchHeader| facts.next_offset() > offset;
         let batch = batches.iter().find(|(_, facts)| holds(facts));
         Ok(batch.map_or(offset, |(_, facts)| facts.base_offset))
@@ -236,23 +270,8 @@ impl SegmentReader {
         Ok(intervals)
     }
 
-    /// The intervals' bytes; fewer where the file ends too early.
-    fn region(&self, segment: &Segment, intervals: &[Interval]) -> Result<(Bytes, u64), ReadError> {
-        let start = intervals[0].position;
-        let len: u64 = intervals.iter().map(|interval| interval.bytes).sum();
-        let file = self.files.read(segment.log_id, &segment.log);
-        let file = file.map_err(|error| io_error(segment, error))?;
-        let mut bytes = vec![0; len as usize];
-        let mut done = 0;
-        while done < bytes.len() {
-            let read = file.read_at(&mut bytes[done..], start + done as u64);
-            match read.map_err(|error| io_error(segment, error))? {
-                0 => break,
-                some => done += some,
-            }
-        }
-        bytes.truncate(done);
-        Ok((bytes.into(), start))
+    fn region(&self, segment: &Segment, intervals: &[Interval]) -> Result<Region, ReadError> {
+        Region::read(&self.files, segment, intervals).map_err(|error| io_error(segment, error))
     }
 
     /// An interval's batches; the bytes may go on behind it.
@@ -262,31 +281,45 @@ impl SegmentReader {
         batches_of(part, interval).ok_or(damaged)
     }
 
-    /// Reads a region and picks the batches wanted, as a range of it.
-    fn take(
+    /// Picks the batches wanted from what was read ahead; `None` where they are not there. It may
+    /// have been cut and written anew since: that is not damage, only out of date.
+    fn take_ahead(
         &self,
         segment: &Segment,
-        end: Offset,
+        intervals: &[Interval],
         take: &Take,
-    ) -> Result<(Bytes, Range<usize>), ReadError> {
-        let intervals = self.intervals(segment, end, take.from, take.max_bytes as u64)?;
-        let (region, start) = self.region(segment, &intervals)?;
-        let mut picked = 0..0;
-        for interval in &intervals {
-            let at = (interval.position - start) as usize;
-            let rest = &region[at.min(region.len())..];
+        ahead: &Region,
+    ) -> Option<(Bytes, Picked)> {
+        let covered = ahead.covered(segment, intervals);
+        let picked = self.pick(ahead, covered, take).ok()?;
+        (!covered.is_empty()).then(|| (ahead.bytes.clone(), picked))
+    }
+
+    /// Picks the batches wanted as a range of the region; what lies in front of a damaged one is
+    /// picked first.
+    fn pick(
+        &self,
+        region: &Region,
+        intervals: &[Interval],
+        take: &Take,
+    ) -> Result<Picked, ReadError> {
+        let mut picked = Picked { range: 0..0, next: take.from };
+        for interval in intervals {
+            let (at, rest) = region.from(interval);
             match self.checked(rest, interval) {
                 Ok(batches) => match take.pick(rest, &batches, at, &mut picked) {
                     Ok(true) => {}
                     Ok(false) => break,
-                    Err(range) if picked.is_empty() => return Err(ReadError::Damaged { range }),
+                    Err(range) if picked.range.is_empty() => {
+                        return Err(ReadError::Damaged { range });
+                    }
                     Err(_) => break,
                 },
-                Err(damaged) if picked.is_empty() => return Err(damaged),
+                Err(damaged) if picked.range.is_empty() => return Err(damaged),
                 Err(_) => break,
             }
         }
-        Ok((region, picked))
+        Ok(picked)
     }
 
     /// The first batch wanted of those that end at or below `upper`, asked in order.
@@ -301,7 +334,7 @@ impl SegmentReader {
         let mut next = from;
         while next < end.min(upper) {
             let intervals = self.intervals(segment, end, next, 0)?;
-            let (bytes, _) = self.region(segment, &intervals)?;
+            let Region { bytes, .. } = self.region(segment, &intervals)?;
             for (range, facts) in self.checked(&bytes, &intervals[0])? {
                 if facts.next_offset() > upper {
                     return Ok(None);
@@ -349,12 +382,32 @@ impl SegmentReader {
     }
 }
 
+/// What a read found.
+#[derive(Debug)]
+pub(crate) struct SegmentRead {
+    /// Whole batches.
+    pub(crate) pieces: Vec<Bytes>,
+    /// The offset behind the last of them.
+    pub(crate) next: Offset,
+    /// They had been read ahead.
+    pub(crate) is_ahead: bool,
+}
+
 /// What a read is to take.
-struct Take {
-    from: Offset,
-    upper: Offset,
-    max_bytes: usize,
-    at_least_one: bool,
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Take {
+    pub(crate) from: Offset,
+    pub(crate) upper: Offset,
+    pub(crate) max_bytes: usize,
+    pub(crate) at_least_one: bool,
+}
+
+/// Batches behind each other.
+struct Picked {
+    /// Where they lie in a region.
+    range: Range<usize>,
+    /// The offset behind the last.
+    next: Offset,
 }
 
 impl Take {
@@ -365,22 +418,22 @@ impl Take {
         bytes: &[u8],
         batches: &[Placed],
         at: usize,
-        picked: &mut Range<usize>,
+        picked: &mut Picked,
     ) -> Result<bool, Range<Offset>> {
         for (range, facts) in batches {
             if facts.next_offset() <= self.from {
                 continue;
             }
-            let is_first = picked.end == 0;
-            let fits = picked.len() + range.len() <= self.max_bytes;
+            let is_first = picked.range.end == 0;
+            let fits = picked.range.len() + range.len() <= self.max_bytes;
             if facts.next_offset() > self.upper || !(fits || is_first && self.at_least_one) {
                 return Ok(false);
             }
             if !is_whole(&bytes[range.clone()], facts) {
                 return Err(facts.base_offset..facts.next_offset());
             }
-            let start = if is_first { at + range.start } else { picked.start };
-            *picked = start..at + range.end;
+            let start = if is_first { at + range.start } else { picked.range.start };
+            *picked = Picked { range: start..at + range.end, next: facts.next_offset() };
         }
         Ok(true)
     }

@@ -1,13 +1,15 @@
 //! One thing at a time, no crash in the middle.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tidelog_types::Offset;
 
 use super::support::*;
 use crate::{
+    Log, LogSettings, ReadOutcome, WalConfig,
     env::{FileSystem, mem::MemFileSystem},
     shard::lock,
+    threads::Step,
 };
 
 fn bytes(entries: &[tidelog_types::Entry]) -> Vec<u8> {
@@ -51,7 +53,7 @@ fn what_is_spilled_is_read_from_segments_and_survives_the_recycling_of_its_wal_f
         if tag % 7 == 0 {
             node.spill().unwrap();
         }
-        while node.steppers.filler.step().unwrap() == crate::threads::Step::Worked {}
+        while node.steppers.filler.step().unwrap() == Step::Worked {}
     }
     assert_eq!(read_all(&mut node, &log, Offset(0)), bytes(&written));
     drop((node, log));
@@ -60,4 +62,56 @@ fn what_is_spilled_is_read_from_segments_and_survives_the_recycling_of_its_wal_f
     let (log, _) = node.log(0);
     assert_eq!(log.log_end_offset(), Offset(200));
     assert_eq!(read_all(&mut node, &log, Offset(0)), bytes(&written));
+}
+
+#[test]
+fn who_reads_on_finds_the_next_batches_read_ahead_and_memory_is_given_back() {
+    let mem = MemFileSystem::new();
+    let fs: Arc<dyn FileSystem> = Arc::new(mem.clone());
+    let config = WalConfig {
+        file_bytes: 1 << 20,
+        first_file_bytes: 1 << 20,
+        wal_bytes_max: 4 << 20,
+        tail_bytes_max: 1 << 20,
+        queue_bytes_max: 1 << 20,
+        index_interval_bytes: 4096,
+        ..small_config()
+    };
+    let mut node = Node::open(&fs, config).unwrap();
+    let (log, _) = node.log(0);
+    node.wal.update_settings(id(0), LogSettings { segment_bytes: 64 << 20 });
+    let mut written = Vec::new();
+    for tag in 0..40 {
+        written.push(node.append(&log, 2, 100_000, tag));
+        node.write().unwrap();
+        node.spill().unwrap();
+        while node.steppers.filler.step().unwrap() == Step::Worked {}
+    }
+    let (idle, ahead) = (Step::Idle, Step::Worked);
+    for (from, then, reads_ahead) in
+        [(0, idle, 0), (6, ahead, 0), (12, ahead, 1), (18, ahead, 2), (6, idle, 2), (12, ahead, 2)]
+    {
+        let found = read_cold(&mut node, &log, Offset(from), 400_000);
+        let first = from as usize / 2;
+        assert!(found == bytes(&written[first..first + 3]), "from {from}");
+        assert_eq!(node.steppers.reader.step().unwrap(), then, "from {from}");
+        assert_eq!(node.wal.shard().metrics.cold_reads_ahead.get(), reads_ahead, "from {from}");
+    }
+    for _ in 0..10 {
+        assert_eq!(node.steppers.reader.step().unwrap(), idle);
+    }
+    read_cold(&mut node, &log, Offset(18), 400_000);
+    assert_eq!(node.steppers.reader.step().unwrap(), idle, "streams are forgotten after a while");
+    assert_eq!(node.wal.shard().metrics.cold_reads_ahead.get(), 2);
+}
+
+/// What the reader thread gives from `from` on.
+fn read_cold(node: &mut Node, log: &Log, from: Offset, max_bytes: usize) -> Vec<u8> {
+    let wanted = log.read(from, log.log_end_offset(), max_bytes, true).unwrap();
+    let ReadOutcome::Cold(wanted) = wanted else { panic!("{from:?} is in memory") };
+    let answer = Arc::new(Mutex::new(None));
+    let done = Arc::clone(&answer);
+    log.read_cold(wanted, Box::new(move |read| *lock(&done) = Some(read))).unwrap();
+    assert_eq!(node.steppers.reader.step().unwrap(), Step::Worked);
+    lock(&answer).take().unwrap().unwrap().concat()
 }

@@ -4,6 +4,7 @@
 
 mod crash;
 mod damage;
+mod large;
 mod reads;
 
 use std::{
