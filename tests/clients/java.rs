@@ -1,4 +1,4 @@
-//! Kafka's own Java client, and the command line tools that come with Kafka.
+//! Kafka's own Java client in three versions, and the command line tools that come with Kafka.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -7,13 +7,21 @@ use tidelog_tests::{
     programs::{files_below, java, run},
 };
 
+use crate::{judge, spilling_node};
+
 #[test]
-fn the_java_client_does_what_a_service_does_on_its_first_day() {
-    let node = Node::start(Options::default());
-    let mut command = java("clients.Stock");
-    command.arg(node.bootstrap());
-    let said = run(command, "");
-    assert!(said.ends_with("all good\n"), "{said}");
+fn kafkas_java_client_of_before_4_0_finds_what_it_knows() {
+    judge(java("java-3", "clients.Stock"), &spilling_node());
+}
+
+#[test]
+fn kafkas_java_client_finds_what_it_knows() {
+    judge(java("java", "clients.Stock"), &spilling_node());
+}
+
+#[test]
+fn kafkas_newest_java_client_finds_what_it_knows() {
+    judge(java("java-newest", "clients.Stock"), &spilling_node());
 }
 
 #[test]
@@ -104,7 +112,7 @@ fn kafka_dump_log_finds_every_batch_of_our_segments_valid() {
 /// Runs commands of Kafka's tools in one JVM; each must end in its status. What each said.
 fn run_tools(commands: &[(String, i32)]) -> Vec<String> {
     let input: String = commands.iter().map(|(command, _)| format!("{command}\n")).collect();
-    let said = run(java("clients.Tools"), &input);
+    let said = run(java("java", "clients.Tools"), &input);
     let mut says = Vec::new();
     let mut lines = String::new();
     for line in said.lines() {

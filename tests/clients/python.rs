@@ -1,35 +1,48 @@
-//! librdkafka through confluent-kafka.
+//! librdkafka through confluent-kafka, and the clients that are written in Python: kafka-python and
+//! aiokafka.
 
 use tidelog_tests::{
     node::{Node, Options},
     programs::{python, root, run, tool},
 };
 
+use crate::{judge, spilling_node};
+
 #[test]
 fn every_codec_acks_and_idempotence_round_trips() {
     let node = Node::start(Options::default());
-    judge(&node, "every_producer.py", &[]);
+    confluent(&node, "every_producer.py", &[]);
 }
 
 #[test]
 fn records_are_found_by_offset_and_time_across_segments() {
     let node = Node::start(Options::default().small_bounds());
-    judge(&node, "segments_and_times.py", &["20000"]);
+    confluent(&node, "segments_and_times.py", &["20000"]);
 }
 
 #[test]
 fn records_are_found_again_by_offset_and_time_after_a_restart() {
     let mut node = Node::start(Options::default().small_bounds().expect_torn_tails());
-    judge(&node, "segments_and_times.py", &["20000"]);
+    confluent(&node, "segments_and_times.py", &["20000"]);
     node.kill();
     node.restart();
-    judge(&node, "segments_and_times.py", &["20000", "--only-read"]);
+    confluent(&node, "segments_and_times.py", &["20000", "--only-read"]);
 }
 
 #[test]
 fn topics_are_created_described_deleted_and_created_again() {
     let node = Node::start(Options::default());
-    judge(&node, "topics.py", &[]);
+    confluent(&node, "topics.py", &[]);
+}
+
+#[test]
+fn kafka_python_finds_what_it_knows() {
+    judge(python("tests/clients/python/kafka_python_program.py"), &spilling_node());
+}
+
+#[test]
+fn aiokafka_finds_what_it_knows() {
+    judge(python("tests/clients/python/aiokafka_program.py"), &spilling_node());
 }
 
 #[test]
@@ -40,7 +53,7 @@ fn the_checker_of_consumption_finds_planted_anomalies() {
     run(command, "");
 }
 
-fn judge(node: &Node, script: &str, arguments: &[&str]) {
+fn confluent(node: &Node, script: &str, arguments: &[&str]) {
     let mut command = python(&format!("tests/clients/python/{script}"));
     command.arg(node.bootstrap()).args(arguments);
     let said = run(command, "");

@@ -55,16 +55,16 @@ pub fn tidelog() -> &'static Path {
     })
 }
 
-/// A Python program of `tests/clients/python` or `scripts`, with the pinned client.
+/// A Python program of `tests/clients/python` or `scripts`, with the pinned clients.
 pub fn python(script: &str) -> Command {
     let mut command = Command::new(tool("python/bin/python"));
     command.arg(root().join(script)).env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
 
-/// A Java program of `tests/clients/java`, with Kafka's jars.
-pub fn java(class: &str) -> Command {
-    let java = tool("java");
+/// A Java program of `tests/clients/java`, with the jars that `scripts/setup` put below this name.
+pub fn java(jars: &str, class: &str) -> Command {
+    let java = tool(jars);
     let mut class_path = java.join("classes").into_os_string();
     class_path.push(":");
     class_path.push(java.join("lib"));

@@ -1,6 +1,7 @@
 """Reading by offset and by timestamp, within and across segments."""
 
 import sys
+import time
 
 from confluent_kafka import OFFSET_END, TopicPartition
 
@@ -8,30 +9,33 @@ from common import consumer, create_topic, produce_all, read
 
 RECORDS = 5_000
 STEP_MS = 1_000
-START_MS = 1_700_000_000_000
 
 
 def main(bootstrap, segment_bytes="1048576", only_read=""):
     topic = "py-segments"
     values = [b"%06d" % number + b"x" * 494 for number in range(RECORDS)]
-    if not only_read:
+    if only_read:
+        start = read(bootstrap, topic, 1)[0].timestamp()[1]
+    else:
         create_topic(bootstrap, topic, segment_bytes=segment_bytes)
-        records = [(value, START_MS + number * STEP_MS) for number, value in enumerate(values)]
+        # Of today: the broker deletes what is older than retention.ms.
+        start = int(time.time()) * 1_000 - RECORDS * STEP_MS
+        records = [(value, start + number * STEP_MS) for number, value in enumerate(values)]
         batches = {"batch.num.messages": 20, "linger.ms": 1}
         assert produce_all(bootstrap, topic, records, **batches) == list(range(RECORDS))
-    reads_everything(bootstrap, topic, values)
+    reads_everything(bootstrap, topic, values, start)
     reads_from_anywhere(bootstrap, topic, values)
-    finds_offsets_by_timestamp(bootstrap, topic)
+    finds_offsets_by_timestamp(bootstrap, topic, start)
     starts_at_the_end(bootstrap, topic)
     print("all good")
 
 
-def reads_everything(bootstrap, topic, values):
+def reads_everything(bootstrap, topic, values, start):
     for fetch_bytes in [1_000, 1_048_576]:  # less than a batch, and many segments
         messages = read(bootstrap, topic, RECORDS, **{"max.partition.fetch.bytes": fetch_bytes})
         assert [message.value() for message in messages] == values, fetch_bytes
         assert [message.offset() for message in messages] == list(range(RECORDS)), fetch_bytes
-        assert messages[7].timestamp()[1] == START_MS + 7 * STEP_MS
+        assert messages[7].timestamp()[1] == start + 7 * STEP_MS
 
 
 def reads_from_anywhere(bootstrap, topic, values):
@@ -41,11 +45,11 @@ def reads_from_anywhere(bootstrap, topic, values):
         assert [message.value() for message in messages] == values[offset : offset + 50], offset
 
 
-def finds_offsets_by_timestamp(bootstrap, topic):
+def finds_offsets_by_timestamp(bootstrap, topic, start):
     reader = consumer(bootstrap)
     for number in [0, 1, 19, 20, 999, 2_500, RECORDS - 1]:
         for ahead, expected in [(0, number), (STEP_MS // 2, number)]:
-            timestamp = START_MS + number * STEP_MS - ahead
+            timestamp = start + number * STEP_MS - ahead
             wanted = [TopicPartition(topic, 0, timestamp)]
             found = reader.offsets_for_times(wanted, timeout=30)[0]
             assert found.offset == expected, f"{timestamp}: {found.offset}, expected {expected}"
