@@ -8,16 +8,25 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
-        ApiKey, ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest,
-        DescribeClusterRequest, DescribeConfigsRequest, FetchRequest, FindCoordinatorRequest,
-        InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
-        ProduceRequest,
+        AlterConfigsRequest, ApiKey, ApiVersionsRequest, BrokerId, CreatePartitionsRequest,
+        CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
+        DescribeConfigsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
+        DescribeQuorumRequest, DescribeTopicPartitionsRequest, FetchRequest,
+        FindCoordinatorRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+        ListConfigResourcesRequest, ListOffsetsRequest, MetadataRequest,
+        OffsetForLeaderEpochRequest, ProduceRequest, UpdateFeaturesRequest, alter_configs_request,
+        create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic},
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
+        delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
         delete_topics_request::DeleteTopicState,
         describe_configs_request::DescribeConfigsResource,
+        describe_log_dirs_request::DescribableLogDirTopic,
+        describe_producers_request, describe_quorum_request, describe_topic_partitions_request,
+        incremental_alter_configs_request,
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
         metadata_request::MetadataRequestTopic,
         offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
+        update_features_request::FeatureUpdateKey,
     },
     protocol::{Encodable, Message, Request, StrBytes},
 };
@@ -292,6 +301,16 @@ fn honest_frame(key: i16, version: i16, topic_id: Uuid) -> Vec<u8> {
         ApiKey::InitProducerId => frame(&init_producer_id(), version),
         ApiKey::FindCoordinator => frame(&find_coordinator(version), version),
         ApiKey::OffsetForLeaderEpoch => frame(&offset_for_leader_epoch(), version),
+        ApiKey::DeleteRecords => frame(&delete_records(), version),
+        ApiKey::AlterConfigs => frame(&alter_configs(), version),
+        ApiKey::DescribeLogDirs => frame(&describe_log_dirs(), version),
+        ApiKey::CreatePartitions => frame(&create_partitions(), version),
+        ApiKey::IncrementalAlterConfigs => frame(&incremental_alter_configs(), version),
+        ApiKey::DescribeQuorum => frame(&describe_quorum(), version),
+        ApiKey::UpdateFeatures => frame(&update_features(version), version),
+        ApiKey::DescribeProducers => frame(&describe_producers(), version),
+        ApiKey::ListConfigResources => frame(&list_config_resources(version), version),
+        ApiKey::DescribeTopicPartitions => frame(&describe_topic_partitions(), version),
         other => panic!("{other:?} is offered: give it an honest request here"),
     }
 }
@@ -401,4 +420,93 @@ fn offset_for_leader_epoch() -> OffsetForLeaderEpochRequest {
         .with_topic(topic_name("victim"))
         .with_partitions(vec![partition]);
     OffsetForLeaderEpochRequest::default().with_topics(vec![topic])
+}
+
+fn delete_records() -> DeleteRecordsRequest {
+    let topic = DeleteRecordsTopic::default()
+        .with_name(topic_name("victim"))
+        .with_partitions(vec![DeleteRecordsPartition::default().with_offset(0)]);
+    DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(1_000)
+}
+
+fn alter_configs() -> AlterConfigsRequest {
+    let config = alter_configs_request::AlterableConfig::default()
+        .with_name(text("flush.ms"))
+        .with_value(Some(text("1000")));
+    let resource = alter_configs_request::AlterConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(text("victim"))
+        .with_configs(vec![config]);
+    AlterConfigsRequest::default().with_resources(vec![resource]).with_validate_only(true)
+}
+
+fn describe_log_dirs() -> DescribeLogDirsRequest {
+    let topic =
+        DescribableLogDirTopic::default().with_topic(topic_name("victim")).with_partitions(vec![0]);
+    DescribeLogDirsRequest::default().with_topics(Some(vec![topic]))
+}
+
+fn create_partitions() -> CreatePartitionsRequest {
+    let assignment = CreatePartitionsAssignment::default().with_broker_ids(vec![BrokerId(1)]);
+    let topic = CreatePartitionsTopic::default()
+        .with_name(topic_name("victim"))
+        .with_count(2)
+        .with_assignments(Some(vec![assignment]));
+    CreatePartitionsRequest::default()
+        .with_topics(vec![topic])
+        .with_timeout_ms(1_000)
+        .with_validate_only(true)
+}
+
+fn incremental_alter_configs() -> IncrementalAlterConfigsRequest {
+    let config = incremental_alter_configs_request::AlterableConfig::default()
+        .with_name(text("flush.ms"))
+        .with_value(Some(text("1000")));
+    let resource = incremental_alter_configs_request::AlterConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(text("victim"))
+        .with_configs(vec![config]);
+    IncrementalAlterConfigsRequest::default()
+        .with_resources(vec![resource])
+        .with_validate_only(true)
+}
+
+fn describe_quorum() -> DescribeQuorumRequest {
+    let topic = describe_quorum_request::TopicData::default()
+        .with_topic_name(topic_name("__cluster_metadata"))
+        .with_partitions(vec![describe_quorum_request::PartitionData::default()]);
+    DescribeQuorumRequest::default().with_topics(vec![topic])
+}
+
+fn update_features(version: i16) -> UpdateFeaturesRequest {
+    let update = FeatureUpdateKey::default()
+        .with_feature(text("tidelog.metadata.version"))
+        .with_max_version_level(1);
+    UpdateFeaturesRequest::default()
+        .with_feature_updates(vec![update])
+        .with_timeout_ms(1_000)
+        .with_validate_only(version >= 1)
+}
+
+fn describe_producers() -> DescribeProducersRequest {
+    let topic = describe_producers_request::TopicRequest::default()
+        .with_name(topic_name("victim"))
+        .with_partition_indexes(vec![0]);
+    DescribeProducersRequest::default().with_topics(vec![topic])
+}
+
+fn list_config_resources(version: i16) -> ListConfigResourcesRequest {
+    let types = if version >= 1 { vec![2, 4] } else { Vec::new() };
+    ListConfigResourcesRequest::default().with_resource_types(types)
+}
+
+fn describe_topic_partitions() -> DescribeTopicPartitionsRequest {
+    let topic =
+        describe_topic_partitions_request::TopicRequest::default().with_name(topic_name("victim"));
+    let cursor =
+        describe_topic_partitions_request::Cursor::default().with_topic_name(topic_name("victim"));
+    DescribeTopicPartitionsRequest::default()
+        .with_topics(vec![topic])
+        .with_response_partition_limit(10)
+        .with_cursor(Some(cursor))
 }

@@ -1,5 +1,6 @@
 //! One broker as a real process, and what may befall it: kills, power loss, damage, bad clients.
 
+mod admin;
 mod bombs;
 mod conversation;
 mod damage;

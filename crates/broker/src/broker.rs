@@ -1,6 +1,7 @@
 //! One broker: what its handlers share, and how it starts and stops.
 
 use std::{
+    borrow::Cow,
     io, process,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
@@ -10,17 +11,18 @@ use arc_swap::ArcSwap;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use kafka_protocol::{messages::BrokerId as WireBrokerId, protocol::StrBytes};
 use tidelog_metadata::{
-    ControllerConfig, MetadataImage, RegisterBrokerRequest, control::features::supported_features,
-    record::Endpoint,
+    BrokerSetting, ControllerConfig, MetadataImage, RegisterBrokerRequest,
+    control::features::supported_features, record::Endpoint,
 };
 use tidelog_raft::{Event, RaftHandle};
-use tidelog_types::{BrokerId, Clock, Uuid};
+use tidelog_types::{BrokerId, Clock, Uuid, property::Property};
 use tidelog_wal::{RecoveredPartition, Wal};
 
 use crate::{
     absent::Absent,
     config::NodeSettings,
     controller_handle::{COMMANDS_MAX, ControllerHandle},
+    dynamic_config,
     metadata_loop::{MetadataLoop, MetadataLoopError, run_metadata_loop},
     metrics::BrokerMetrics,
     record_walker::RecordWalker,
@@ -43,6 +45,7 @@ pub struct Broker {
     pub(crate) metrics: Arc<BrokerMetrics>,
     pub(crate) absent: Absent,
     pub(crate) walker: RecordWalker,
+    pub(crate) raft: RaftHandle,
     /// The metadata thread.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -110,7 +113,7 @@ impl Broker {
         let (commands, command_queue) = bounded(COMMANDS_MAX);
         let (ready, registered) = bounded(1);
         let thread = spawn(MetadataLoop {
-            raft,
+            raft: raft.clone(),
             events: raft_events,
             commands: command_queue,
             wal: wal.clone(),
@@ -119,9 +122,8 @@ impl Broker {
             metrics: Arc::clone(&metrics),
             registration: registration(&settings, &identity),
             controller: controller_config(&settings),
-            topic_defaults: topic_defaults(&settings),
+            settings: settings.clone(),
             recovered: recovered.into_iter().map(|found| (found.id, found)).collect(),
-            random_id: random_uuid,
             ready,
         })?;
         registered.recv().unwrap_or(Err(MetadataLoopError::Stopped))?;
@@ -139,6 +141,7 @@ impl Broker {
             metrics,
             absent,
             walker,
+            raft,
             thread,
         }))
     }
@@ -154,6 +157,11 @@ impl Broker {
     /// The cluster's id as clients are told.
     pub(crate) fn cluster_id(&self) -> StrBytes {
         StrBytes::from_string(self.identity.cluster_id.to_string())
+    }
+
+    /// What holds now: what it was started with, and what was changed since.
+    pub(crate) fn settings_now(&self, image: &MetadataImage) -> Cow<'_, NodeSettings> {
+        dynamic_config::effective(&self.settings, image, self.identity.node_id)
     }
 
     /// A broker to send administrators to: any will do, and this one if it can.
@@ -203,8 +211,14 @@ fn registration(settings: &NodeSettings, identity: &BrokerIdentity) -> RegisterB
 
 fn controller_config(settings: &NodeSettings) -> ControllerConfig {
     let factor = settings.broker.default_replication_factor;
+    let setting = |property: &'static Property| {
+        let value = settings.get(property.key).expect("a key of the tables");
+        BrokerSetting { property, value }
+    };
     ControllerConfig {
         num_partitions: settings.broker.num_partitions,
         replication_factor: i16::try_from(factor).expect("the setting's bounds are an i16's"),
+        topic_defaults: topic_defaults(settings),
+        broker_settings: NodeSettings::properties().map(setting).collect(),
     }
 }

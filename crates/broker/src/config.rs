@@ -39,34 +39,37 @@ settings! {
         default_replication_factor: i32 = "default.replication.factor",
             Kind::Int { min: 1, max: 32767 }, "1";
         /// Whether asking for a topic that does not exist may create it.
-        auto_create_topics_enable: bool = "auto.create.topics.enable", Kind::Boolean, "true";
+        auto_create_topics_enable: bool = "auto.create.topics.enable",
+            Kind::Boolean, "true", dynamic;
         /// Whether topics may be deleted.
         delete_topic_enable: bool = "delete.topic.enable", Kind::Boolean, "true";
         /// Bytes of the largest batch that a topic accepts, compressed as it came.
-        message_max_bytes: i32 = "message.max.bytes", Kind::Int { min: 0, max: INT_MAX }, "1048588";
+        message_max_bytes: i32 = "message.max.bytes",
+            Kind::Int { min: 0, max: INT_MAX }, "1048588", dynamic;
         /// Replicas that must be in sync before acks=all is accepted.
-        min_insync_replicas: i32 = "min.insync.replicas", Kind::Int { min: 1, max: INT_MAX }, "1";
+        min_insync_replicas: i32 = "min.insync.replicas",
+            Kind::Int { min: 1, max: INT_MAX }, "1", dynamic;
         /// Bytes of a segment file.
         log_segment_bytes: i32 = "log.segment.bytes",
-            Kind::Int { min: 1024, max: INT_MAX }, "1073741824";
+            Kind::Int { min: 1024, max: INT_MAX }, "1073741824", dynamic;
         /// Bytes of a segment between two entries of its offset index.
         log_index_interval_bytes: i32 = "log.index.interval.bytes",
-            Kind::Int { min: 0, max: INT_MAX }, "4096";
+            Kind::Int { min: 0, max: INT_MAX }, "4096", dynamic;
         /// Reported only: every acknowledged record is on disk, whatever this says.
         log_flush_interval_messages: i64 = "log.flush.interval.messages",
-            Kind::Long { min: 1, max: i64::MAX }, "9223372036854775807";
+            Kind::Long { min: 1, max: i64::MAX }, "9223372036854775807", dynamic;
         /// Reported only: every acknowledged record is on disk, whatever this says.
         log_flush_interval_ms: i64 = "log.flush.interval.ms",
-            Kind::Long { min: 0, max: i64::MAX }, "9223372036854775807";
+            Kind::Long { min: 0, max: i64::MAX }, "9223372036854775807", dynamic;
         /// Whether records keep their producer's timestamp or get the broker's.
         log_message_timestamp_type: String = "log.message.timestamp.type",
-            Kind::Choice(&["CreateTime", "LogAppendTime"]), "CreateTime";
+            Kind::Choice(&["CreateTime", "LogAppendTime"]), "CreateTime", dynamic;
         /// Milliseconds that a record's timestamp may lie in the past.
         log_message_timestamp_before_max_ms: i64 = "log.message.timestamp.before.max.ms",
-            Kind::Long { min: 0, max: i64::MAX }, "9223372036854775807";
+            Kind::Long { min: 0, max: i64::MAX }, "9223372036854775807", dynamic;
         /// Milliseconds that a record's timestamp may lie in the future.
         log_message_timestamp_after_max_ms: i64 = "log.message.timestamp.after.max.ms",
-            Kind::Long { min: 0, max: i64::MAX }, "3600000";
+            Kind::Long { min: 0, max: i64::MAX }, "3600000", dynamic;
         /// Bytes of records in one Fetch response, whatever the client asks for.
         fetch_max_bytes: i32 = "fetch.max.bytes", Kind::Int { min: 1024, max: INT_MAX }, "57671680";
         /// Whether a record is acknowledged once synced, or once in the page cache.
@@ -116,6 +119,12 @@ impl NodeSettings {
     pub fn properties() -> impl Iterator<Item = &'static Property> {
         let tables = [BrokerSettings::PROPERTIES, NetConfig::PROPERTIES, RaftSettings::PROPERTIES];
         tables.into_iter().flatten()
+    }
+
+    /// The setting of this key.
+    #[must_use]
+    pub fn property(key: &str) -> Option<&'static Property> {
+        NodeSettings::properties().find(|property| property.key == key)
     }
 
     /// Sets one value from text.

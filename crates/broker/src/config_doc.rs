@@ -17,7 +17,11 @@ const COLUMNS: &str = "| key | default | accepts | what it does |\n|---|---|---|
 pub fn tables() -> String {
     let mut text = format!("## A node's settings\n\n{COLUMNS}");
     for property in NodeSettings::properties() {
-        row(&mut text, property, property.doc);
+        let note = match property.dynamic {
+            true => format!("{} Can be changed while the broker runs.", property.doc),
+            false => property.doc.to_owned(),
+        };
+        row(&mut text, property, &note);
     }
     text.push_str("\n## A topic's settings\n\n");
     text.push_str(COLUMNS);

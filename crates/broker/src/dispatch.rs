@@ -10,9 +10,11 @@ use tracing::debug;
 use crate::{
     broker::Broker,
     handlers::{
-        api_versions, create_topics, delete_topics, describe_cluster, describe_configs, fetch,
-        find_coordinator, init_producer_id, list_offsets, metadata, offset_for_leader_epoch,
-        produce,
+        alter_configs, api_versions, create_partitions, create_topics, delete_records,
+        delete_topics, describe_cluster, describe_configs, describe_log_dirs, describe_producers,
+        describe_quorum, describe_topic_partitions, fetch, find_coordinator,
+        incremental_alter_configs, init_producer_id, list_config_resources, list_offsets, metadata,
+        offset_for_leader_epoch, produce, update_features,
     },
     request_context::{RequestContext, close_reason},
 };
@@ -58,5 +60,17 @@ fn dispatch(
         ApiKey::OffsetForLeaderEpoch => offset_for_leader_epoch::handle(broker, &context, body),
         ApiKey::DescribeConfigs => describe_configs::handle(broker, &context, body),
         ApiKey::DescribeCluster => describe_cluster::handle(broker, &context, body),
+        ApiKey::DeleteRecords => delete_records::handle(broker, context, body),
+        ApiKey::AlterConfigs => alter_configs::handle(broker, context, body),
+        ApiKey::DescribeLogDirs => describe_log_dirs::handle(broker, &context, body),
+        ApiKey::CreatePartitions => create_partitions::handle(broker, context, body),
+        ApiKey::IncrementalAlterConfigs => incremental_alter_configs::handle(broker, context, body),
+        ApiKey::DescribeQuorum => describe_quorum::handle(broker, &context, body),
+        ApiKey::UpdateFeatures => update_features::handle(broker, context, body),
+        ApiKey::DescribeProducers => describe_producers::handle(broker, &context, body),
+        ApiKey::ListConfigResources => list_config_resources::handle(broker, &context, body),
+        ApiKey::DescribeTopicPartitions => {
+            describe_topic_partitions::handle(broker, &context, body)
+        }
     }
 }

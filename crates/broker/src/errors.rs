@@ -4,7 +4,7 @@ use tidelog_raft::ProposeError;
 use tidelog_types::ErrorCode;
 use tidelog_wal::{ReadError, StorageError};
 
-use crate::partition::{AppendError, LeaderError};
+use crate::partition::{AppendError, DeleteRecordsError, LeaderError};
 
 impl AppendError {
     /// What a producer is told.
@@ -15,6 +15,17 @@ impl AppendError {
             AppendError::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
             AppendError::Producer(error) => error.error_code(),
             AppendError::Storage(error) => storage(error),
+        }
+    }
+}
+
+impl DeleteRecordsError {
+    /// What an administrator is told.
+    #[must_use]
+    pub fn error_code(&self) -> ErrorCode {
+        match self {
+            DeleteRecordsError::NotLeader => ErrorCode::NotLeaderOrFollower,
+            DeleteRecordsError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         }
     }
 }

@@ -75,8 +75,7 @@ impl Hints {
         let image = broker.image.load();
         let endpoint = |node_id: BrokerId| {
             let registered = image.cluster().broker(node_id)?;
-            let endpoint =
-                registered.endpoints.iter().find(|e| *e.listener == *context.listener)?;
+            let endpoint = registered.endpoint(&context.listener)?;
             let (host, port) = (endpoint.host.clone(), i32::from(endpoint.port));
             Some(NodeEndpoint { node_id, host, port, rack: registered.rack.clone() })
         };

@@ -16,9 +16,9 @@ use crossbeam::{
     select,
 };
 use tidelog_metadata::{
-    Controller, ControllerConfig, ControllerError, ControllerResult, CreateTopicResult,
-    DecodeError, DeleteTopicResult, MetadataDelta, MetadataImage, MetadataRecord, ProducerIdBlock,
-    RegisterBrokerRequest, TopicDelta, decode_records, encode_records,
+    Controller, ControllerConfig, ControllerError, ControllerResult, DecodeError, MetadataDelta,
+    MetadataImage, MetadataRecord, ProducerIdBlock, RegisterBrokerRequest, TopicDelta,
+    decode_records, encode_records,
     image::TopicImage,
     record::{ConfigResource, PartitionRegistration},
     snapshot,
@@ -31,11 +31,13 @@ use tidelog_wal::{RecoveredPartition, Wal};
 use tracing::{debug, error, info};
 
 use crate::{
-    controller_handle::{Command, ReplyTo, tell},
-    errors,
+    config::NodeSettings,
+    controller_handle::{Command, ReplyTo, Settle, tell},
+    dynamic_config, errors,
     metrics::BrokerMetrics,
     partition::Leadership,
     replica_manager::{ReplicaManager, TopicSpec},
+    topic_config::topic_defaults,
 };
 
 /// Committed entries that are published together at most.
@@ -79,10 +81,10 @@ pub(crate) struct MetadataLoop {
     pub metrics: Arc<BrokerMetrics>,
     pub registration: RegisterBrokerRequest,
     pub controller: ControllerConfig,
-    pub topic_defaults: TopicSettings,
+    /// What this broker was started with.
+    pub settings: NodeSettings,
     /// What is on disk and not opened yet.
     pub recovered: BTreeMap<TopicIdPartition, RecoveredPartition>,
-    pub random_id: fn() -> TopicId,
     /// Told once this broker is registered and leads its partitions, or why it never will.
     pub ready: Sender<Result<(), MetadataLoopError>>,
 }
@@ -100,6 +102,8 @@ pub(crate) fn run_metadata_loop(given: MetadataLoop) {
 struct State {
     given: MetadataLoop,
     image: Arc<MetadataImage>,
+    /// What holds for a topic that was given no settings, by that image.
+    topic_defaults: TopicSettings,
     leading: Option<Leading>,
     producer_ids: ProducerIds,
     is_registered: bool,
@@ -122,8 +126,7 @@ struct Parked {
 
 /// An answer that holds once a proposal is committed.
 enum Reply {
-    CreateTopics(ReplyTo<Vec<CreateTopicResult>>, Vec<CreateTopicResult>),
-    DeleteTopics(ReplyTo<Vec<DeleteTopicResult>>, Vec<DeleteTopicResult>),
+    Planned(Settle),
     ProducerIds(ProducerIdBlock),
 }
 
@@ -138,6 +141,7 @@ struct ProducerIds {
 impl State {
     fn new(given: MetadataLoop) -> State {
         State {
+            topic_defaults: topic_defaults(&given.settings),
             given,
             image: Arc::new(MetadataImage::default()),
             leading: None,
@@ -312,21 +316,36 @@ impl State {
 
     fn publish(&mut self, image: MetadataImage, delta: &MetadataDelta) {
         self.image = Arc::new(image);
+        let all_changed = self.follow_defaults(delta);
         let was_registered = self.is_registered;
         self.is_registered = was_registered || self.sees_itself();
         if !self.is_registered {
             return; // nothing is served, so nothing is opened
         }
-        let (specs, removed) = match was_registered {
+        let (mut specs, removed) = match was_registered {
             true => self.changed(delta),
-            false => (self.image.topics().iter().map(|topic| self.spec(topic)).collect(), vec![]),
+            false => (Vec::new(), Vec::new()),
         };
+        if all_changed || !was_registered {
+            specs = self.image.topics().iter().map(|topic| self.spec(topic)).collect();
+        }
         let recovered = &mut self.given.recovered;
         self.given.replicas.apply(specs, &removed, &mut |id| recovered.remove(&id));
         self.given.published.store(Arc::clone(&self.image));
         if !was_registered {
             self.on_registered();
         }
+    }
+
+    /// Takes over what became of brokers' settings. True where it changes something for topics.
+    fn follow_defaults(&mut self, delta: &MetadataDelta) -> bool {
+        if !delta.configs.iter().any(|changed| matches!(changed, ConfigResource::Broker(_))) {
+            return false;
+        }
+        let me = self.given.registration.broker_id;
+        let settings = dynamic_config::effective(&self.given.settings, &self.image, me);
+        let before = mem::replace(&mut self.topic_defaults, topic_defaults(&settings));
+        before != self.topic_defaults
     }
 
     /// Whether this very process is registered: from then on its leader epochs are its own.
@@ -385,10 +404,10 @@ impl State {
 
     fn spec(&self, topic: &TopicImage) -> TopicSpec {
         let overrides = self.image.configs().topic(topic.name());
-        let settings = self.given.topic_defaults.with_overrides(overrides);
+        let settings = self.topic_defaults.with_overrides(overrides);
         let settings = settings.unwrap_or_else(|error| {
             error!(topic = topic.name(), %error, "a stored setting is not one of this release");
-            self.given.topic_defaults.clone()
+            self.topic_defaults.clone()
         });
         let me = self.given.registration.broker_id;
         let partitions = topic.partitions().map(|(_, state)| leadership(state, me, &settings));
@@ -401,19 +420,9 @@ impl State {
             return command.refuse(ErrorCode::NotController);
         };
         match command {
-            Command::CreateTopics { topics, validate_only, reply } => {
-                let planned = leading.controller.create_topics(
-                    &topics,
-                    validate_only,
-                    &mut self.given.random_id.clone(),
-                );
-                let reply = Reply::CreateTopics(reply, planned.response);
-                self.propose(planned.records, vec![reply]);
-            }
-            Command::DeleteTopics { references, reply } => {
-                let planned = leading.controller.delete_topics(&references);
-                let reply = Reply::DeleteTopics(reply, planned.response);
-                self.propose(planned.records, vec![reply]);
+            Command::Plan(planning) => {
+                let (records, settle) = planning.plan(&leading.controller);
+                self.propose(records, vec![Reply::Planned(settle)]);
             }
             Command::NextProducerId { reply } => self.next_producer_id(reply),
         }
@@ -476,8 +485,7 @@ impl State {
 
     fn answer(&mut self, reply: Reply) {
         match reply {
-            Reply::CreateTopics(reply, results) => tell(reply, Ok(results)),
-            Reply::DeleteTopics(reply, results) => tell(reply, Ok(results)),
+            Reply::Planned(settle) => settle(Ok(())),
             Reply::ProducerIds(block) => self.producer_ids.refill(block),
         }
     }
@@ -492,8 +500,7 @@ impl Parked {
 impl Reply {
     fn fail(self, code: ErrorCode) {
         match self {
-            Reply::CreateTopics(reply, _) => tell(reply, Err(code)),
-            Reply::DeleteTopics(reply, _) => tell(reply, Err(code)),
+            Reply::Planned(settle) => settle(Err(code)),
             Reply::ProducerIds(_) => {} // whoever waits for one is told by the block's owner
         }
     }

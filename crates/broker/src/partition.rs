@@ -10,8 +10,8 @@ use std::{
 };
 
 use tidelog_replica::{
-    EpochEnd, EpochError, Leader, LeaderEpochCache, PartitionSnapshot, ProducerError,
-    ProducerState, Purgatory, Ticket, Verdict, partition_snapshot,
+    ActiveProducer, EpochEnd, EpochError, Leader, LeaderEpochCache, PartitionSnapshot,
+    ProducerError, ProducerState, Purgatory, Ticket, Verdict, partition_snapshot,
 };
 use tidelog_types::{
     Acks, BatchHeader, BrokerId, Clock, Entry, ErrorCode, LeaderEpoch, Offset, TopicIdPartition,
@@ -85,6 +85,22 @@ pub enum LeaderError {
     /// The client's leader epoch is not this leader's.
     #[error(transparent)]
     Epoch(#[from] EpochError),
+}
+
+/// Why records are not deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DeleteRecordsError {
+    /// This broker does not lead the partition.
+    #[error("this broker does not lead the partition")]
+    NotLeader,
+    /// Only what every replica has can be deleted.
+    #[error("offset {offset} is not from 0 to the high watermark {high_watermark}")]
+    OffsetOutOfRange {
+        /// As asked.
+        offset: Offset,
+        /// The first offset that cannot be deleted.
+        high_watermark: Offset,
+    },
 }
 
 /// A leader's offsets at one moment.
@@ -269,6 +285,36 @@ impl Partition {
             log_end_offset: leader.log_end_offset(),
             is_settled: leader.is_high_watermark_settled(),
         })
+    }
+
+    /// Deletes the records below `before`, or all that the high watermark allows where it is
+    /// `None` (KIP-107). `done` is called once that is durable.
+    ///
+    /// # Errors
+    /// As [`DeleteRecordsError`] says; nothing has changed then.
+    pub fn delete_records(
+        &self,
+        before: Option<Offset>,
+        done: Box<dyn FnOnce() + Send>,
+    ) -> Result<(), DeleteRecordsError> {
+        let mut state = self.shared.lock();
+        let leader = state.leader.as_ref().ok_or(DeleteRecordsError::NotLeader)?;
+        let high_watermark = leader.high_watermark();
+        let offset = before.unwrap_or(high_watermark);
+        if offset < Offset::ZERO || offset > high_watermark {
+            return Err(DeleteRecordsError::OffsetOutOfRange { offset, high_watermark });
+        }
+        let log_start_offset = offset.max(self.log.log_start_offset());
+        state.leader_epochs.truncate_from_start(log_start_offset);
+        self.log.advance_log_start(log_start_offset, done);
+        Ok(())
+    }
+
+    /// The producers that are remembered, by id.
+    #[must_use]
+    pub fn producers(&self) -> Vec<ActiveProducer> {
+        let now_ms = self.shared.clock.wall_ms();
+        self.shared.lock().producers.active(now_ms).collect()
     }
 
     /// How far a leader epoch reaches in this log.

@@ -9,7 +9,11 @@ use std::{
 
 use tidelog_net::service::{CloseReason, Handled, PendingReply, Reply};
 use tidelog_protocol::Outgoing;
+use tidelog_types::ErrorCode;
 use tokio::sync::oneshot;
+
+/// How long an administrator's request may take that does not say.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What came of asking another thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +24,17 @@ pub(crate) enum Answer<T> {
     TimedOut,
     /// It went away without an answer.
     Lost,
+}
+
+impl<T> Answer<Result<T, ErrorCode>> {
+    /// What the controller answered, or what its silence means to the client.
+    pub fn settled(self) -> Result<T, ErrorCode> {
+        match self {
+            Answer::Got(answer) => answer,
+            Answer::TimedOut => Err(ErrorCode::RequestTimedOut),
+            Answer::Lost => Err(ErrorCode::NotController),
+        }
+    }
 }
 
 /// A reply that is encoded once another thread has answered.

@@ -113,6 +113,11 @@ impl Topics {
         self.by_name.get(name).ok_or(LookupError::Unknown)
     }
 
+    /// All topics, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.by_id.values()
+    }
+
     /// The topic of this id, if any.
     #[must_use]
     pub fn with_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
@@ -146,6 +151,14 @@ impl Topic {
             Hosted::Failed => Err(LookupError::Failed),
             Hosted::Elsewhere => Err(LookupError::NotHere),
         }
+    }
+
+    /// The partitions that this broker leads, by number.
+    pub fn hosted_here(&self) -> impl Iterator<Item = &Partition> {
+        self.partitions.iter().filter_map(|hosted| match hosted {
+            Hosted::Here(partition) => Some(partition.as_ref()),
+            Hosted::Failed | Hosted::Elsewhere => None,
+        })
     }
 
     fn hosted(&self, index: usize) -> Option<&Hosted> {

@@ -55,6 +55,7 @@ mod tests {
             let broker = BrokerSettings::PROPERTIES.iter().find(|p| p.key == *synonym);
             let broker = broker.expect("a broker's setting");
             assert_eq!((topic.kind, topic.default), (broker.kind, broker.default), "{key}");
+            assert!(broker.dynamic, "{synonym} changes with its topics while the broker runs");
         }
     }
 }

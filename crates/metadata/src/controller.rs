@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::{delta::MetadataDelta, image::MetadataImage, record::MetadataRecord};
+use tidelog_types::topic_settings::TopicSettings;
+
+use crate::{
+    control::configs::BrokerSetting, delta::MetadataDelta, image::MetadataImage,
+    record::MetadataRecord,
+};
 
 /// The active controller's speculative state: the image that holds once everything planned so
 /// far is committed.
@@ -17,17 +22,26 @@ pub struct Controller {
 }
 
 /// What the operator set for the controller.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ControllerConfig {
     /// Partitions of a topic that does not say. `num.partitions`
     pub num_partitions: i32,
     /// Replicas of a partition that does not say. `default.replication.factor`
     pub replication_factor: i16,
+    /// What holds for a topic that was given no settings.
+    pub topic_defaults: TopicSettings,
+    /// Every setting of a broker.
+    pub broker_settings: Vec<BrokerSetting>,
 }
 
 impl Default for ControllerConfig {
     fn default() -> Self {
-        ControllerConfig { num_partitions: 1, replication_factor: 1 }
+        ControllerConfig {
+            num_partitions: 1,
+            replication_factor: 1,
+            topic_defaults: TopicSettings::default(),
+            broker_settings: Vec::new(),
+        }
     }
 }
 
@@ -90,8 +104,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        TopicReference,
+        AlterConfigs, Alteration, ConfigOperation, TopicReference,
         controller_test::{ControllerTest, topic},
+        record::ConfigResource,
     };
 
     /// Something that happens to a cluster.
@@ -99,6 +114,8 @@ mod tests {
     enum Step {
         Create { names: Vec<String>, partitions: i32, replicas: i16, config: Option<String> },
         Delete { name: String, by_id: bool },
+        Grow { name: String, count: i32 },
+        Configure { name: String, value: Option<String>, all: bool },
         Register { broker: i32, incarnation: u8 },
         ProducerIds { broker: i32 },
         Restart,
@@ -115,6 +132,10 @@ mod tests {
             ),
             2 => ("[ab][._]?[ab]?", any::<bool>())
                 .prop_map(|(name, by_id)| Step::Delete { name, by_id }),
+            2 => ("[ab][._]?[ab]?", -1..9_i32)
+                .prop_map(|(name, count)| Step::Grow { name, count }),
+            2 => ("[ab][._]?[ab]?", prop::option::of("(1024|2048|x)"), any::<bool>())
+                .prop_map(|(name, value, all)| Step::Configure { name, value, all }),
             2 => (1..5_i32, 1..4_u8)
                 .prop_map(|(broker, incarnation)| Step::Register { broker, incarnation }),
             1 => (1..5_i32).prop_map(|broker| Step::ProducerIds { broker }),
@@ -140,6 +161,25 @@ mod tests {
                     Some(_) | None => TopicReference::Name(name),
                 };
                 test.delete(&[reference]);
+            }
+            Step::Grow { name, count } => {
+                let wanted = crate::CreatePartitions { name, count, assignments: None };
+                let planned = test.controller.create_partitions(&[wanted], false);
+                let _ = test.play(planned);
+            }
+            Step::Configure { name, value, all } => {
+                let key = "segment.bytes".to_owned();
+                let alteration = match (value, all) {
+                    (Some(value), true) => Alteration::ReplaceAll(vec![(key, value)]),
+                    (None, true) => Alteration::ReplaceAll(Vec::new()),
+                    (Some(value), false) => {
+                        Alteration::Each(vec![(key, ConfigOperation::Set(value))])
+                    }
+                    (None, false) => Alteration::Each(vec![(key, ConfigOperation::Delete)]),
+                };
+                let wanted = AlterConfigs { resource: ConfigResource::Topic(name), alteration };
+                let planned = test.controller.alter_configs(&[wanted], false);
+                let _ = test.play(planned);
             }
             Step::Register { broker, incarnation } => {
                 test.register(broker, incarnation).expect("a lawful registration");

@@ -50,6 +50,9 @@ pub enum ControllerError {
     /// The broker cannot work with a finalized feature level.
     #[error("{0}")]
     UnsupportedFeature(String),
+    /// A feature cannot have this level.
+    #[error("{0}")]
+    InvalidUpdateVersion(String),
     /// The broker is not registered.
     #[error("Broker {broker_id} is not registered.")]
     UnknownBroker {
@@ -87,6 +90,7 @@ impl ControllerError {
             ControllerError::UnknownTopicId { .. } => ErrorCode::UnknownTopicId,
             ControllerError::InconsistentClusterId(_) => ErrorCode::InconsistentClusterId,
             ControllerError::UnsupportedFeature(_) => ErrorCode::UnsupportedVersion,
+            ControllerError::InvalidUpdateVersion(_) => ErrorCode::InvalidUpdateVersion,
             ControllerError::UnknownBroker { .. } => ErrorCode::BrokerIdNotRegistered,
             ControllerError::StaleBrokerEpoch { .. } => ErrorCode::StaleBrokerEpoch,
             ControllerError::NotBootstrapped => ErrorCode::NotController,

@@ -23,10 +23,12 @@ mod controller_test;
 
 pub use control::{
     cluster::RegisterBrokerRequest,
+    configs::{AlterConfigs, Alteration, BrokerSetting, ConfigOperation},
+    features::{FeatureUpdate, UpgradeType},
     producer_ids::ProducerIdBlock,
     replication::{
-        CreateTopic, CreateTopicResult, CreatedTopic, DeleteTopicResult, DeletedTopic,
-        ReplicaAssignment, TopicReference,
+        CreatePartitions, CreatePartitionsResult, CreateTopic, CreateTopicResult, CreatedTopic,
+        DeleteTopicResult, DeletedTopic, ReplicaAssignment, TopicReference, is_internal_topic,
     },
 };
 pub use controller::{Controller, ControllerConfig, ControllerResult};

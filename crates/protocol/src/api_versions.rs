@@ -76,10 +76,20 @@ apis! {
     ApiVersions = 18, advertised 0, served 0 to 4, flexible 3, frame MIB;
     CreateTopics = 19, advertised 2, served 2 to 7, flexible 5, frame 8 * MIB;
     DeleteTopics = 20, advertised 1, served 1 to 6, flexible 4, frame MIB;
+    DeleteRecords = 21, advertised 0, served 0 to 2, flexible 2, frame MIB;
     InitProducerId = 22, advertised 0, served 0 to 5, flexible 2, frame MIB;
     OffsetForLeaderEpoch = 23, advertised 2, served 2 to 4, flexible 4, frame MIB;
     DescribeConfigs = 32, advertised 1, served 1 to 4, flexible 4, frame MIB;
+    AlterConfigs = 33, advertised 0, served 0 to 2, flexible 2, frame MIB;
+    DescribeLogDirs = 35, advertised 1, served 1 to 4, flexible 2, frame MIB;
+    CreatePartitions = 37, advertised 0, served 0 to 3, flexible 2, frame MIB;
+    IncrementalAlterConfigs = 44, advertised 0, served 0 to 1, flexible 1, frame MIB;
+    DescribeQuorum = 55, advertised 0, served 0 to 2, flexible 0, frame MIB;
+    UpdateFeatures = 57, advertised 0, served 0 to 2, flexible 0, frame MIB;
     DescribeCluster = 60, advertised 0, served 0 to 2, flexible 0, frame MIB;
+    DescribeProducers = 61, advertised 0, served 0 to 0, flexible 0, frame MIB;
+    ListConfigResources = 74, advertised 0, served 0 to 1, flexible 0, frame MIB;
+    DescribeTopicPartitions = 75, advertised 0, served 0 to 0, flexible 0, frame MIB;
 }
 
 impl ApiKey {
@@ -332,6 +342,22 @@ mod tests {
             (ApiKey::OffsetForLeaderEpoch, codec_range::<codec::OffsetForLeaderEpochRequest>()),
             (ApiKey::DescribeConfigs, codec_range::<codec::DescribeConfigsRequest>()),
             (ApiKey::DescribeCluster, codec_range::<codec::DescribeClusterRequest>()),
+            (ApiKey::DeleteRecords, codec_range::<codec::DeleteRecordsRequest>()),
+            (ApiKey::AlterConfigs, codec_range::<codec::AlterConfigsRequest>()),
+            (ApiKey::DescribeLogDirs, codec_range::<codec::DescribeLogDirsRequest>()),
+            (ApiKey::CreatePartitions, codec_range::<codec::CreatePartitionsRequest>()),
+            (
+                ApiKey::IncrementalAlterConfigs,
+                codec_range::<codec::IncrementalAlterConfigsRequest>(),
+            ),
+            (ApiKey::DescribeQuorum, codec_range::<codec::DescribeQuorumRequest>()),
+            (ApiKey::UpdateFeatures, codec_range::<codec::UpdateFeaturesRequest>()),
+            (ApiKey::DescribeProducers, codec_range::<codec::DescribeProducersRequest>()),
+            (ApiKey::ListConfigResources, codec_range::<codec::ListConfigResourcesRequest>()),
+            (
+                ApiKey::DescribeTopicPartitions,
+                codec_range::<codec::DescribeTopicPartitionsRequest>(),
+            ),
         ];
         assert_eq!(codec.len(), TABLE.len());
         for (key, (min, max, flexible_from)) in codec {

@@ -85,18 +85,20 @@ impl Iterator for Records {
     }
 }
 
-/// The first record at or after a time (ListOffsets), if the batch has one.
+/// The first record from an offset on that is at or after a time (ListOffsets), if the batch has
+/// one.
 ///
 /// # Errors
 /// When the records cannot be opened or break the format before the answer is found.
 pub fn first_at_or_after(
     entry: &Entry,
+    from: Offset,
     timestamp_ms: i64,
     bytes_max: usize,
 ) -> Result<Option<RecordFacts>, RecordsError> {
     for record in Records::open(entry, bytes_max)? {
         let record = record?;
-        if record.timestamp_ms >= timestamp_ms {
+        if record.offset >= from && record.timestamp_ms >= timestamp_ms {
             return Ok(Some(record));
         }
     }
@@ -228,11 +230,19 @@ mod tests {
     #[test]
     fn a_time_is_found_by_its_first_record_and_the_greatest_by_its_first() {
         let entry = batch(Compression::Lz4, &[1000, 1005, 1002, 1009, 1009, 1001]);
-        for (timestamp_ms, offset) in
-            [(0, Some(100)), (1000, Some(100)), (1001, Some(101)), (1006, Some(103)), (1010, None)]
-        {
-            let found = first_at_or_after(&entry, timestamp_ms, BYTES_MAX).unwrap();
-            assert_eq!(found.map(|record| record.offset.0), offset, "{timestamp_ms}");
+        for (from, timestamp_ms, offset) in [
+            (0, 0, Some(100)),
+            (0, 1000, Some(100)),
+            (0, 1001, Some(101)),
+            (0, 1006, Some(103)),
+            (0, 1010, None),
+            (101, 0, Some(101)),
+            (103, 1001, Some(103)),
+            (104, 1009, Some(104)),
+            (105, 1009, None),
+        ] {
+            let found = first_at_or_after(&entry, Offset(from), timestamp_ms, BYTES_MAX).unwrap();
+            assert_eq!(found.map(|record| record.offset.0), offset, "{from} {timestamp_ms}");
         }
         let greatest = with_max_timestamp(&entry, BYTES_MAX).unwrap().unwrap();
         assert_eq!((greatest.offset, greatest.timestamp_ms), (Offset(103), 1009));

@@ -2,9 +2,12 @@
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest,
-    MetadataRequest, OffsetForLeaderEpochRequest,
+    AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest,
+    DescribeTopicPartitionsRequest, FindCoordinatorRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, ListConfigResourcesRequest, ListOffsetsRequest, MetadataRequest,
+    OffsetForLeaderEpochRequest, UpdateFeaturesRequest,
 };
 use kafka_protocol::protocol::Decodable;
 
@@ -28,16 +31,26 @@ macro_rules! codec_requests {
 }
 
 codec_requests! {
+    AlterConfigsRequest: AlterConfigs,
     ApiVersionsRequest: ApiVersions,
+    CreatePartitionsRequest: CreatePartitions,
     CreateTopicsRequest: CreateTopics,
+    DeleteRecordsRequest: DeleteRecords,
     DeleteTopicsRequest: DeleteTopics,
     DescribeClusterRequest: DescribeCluster,
     DescribeConfigsRequest: DescribeConfigs,
+    DescribeLogDirsRequest: DescribeLogDirs,
+    DescribeProducersRequest: DescribeProducers,
+    DescribeQuorumRequest: DescribeQuorum,
+    DescribeTopicPartitionsRequest: DescribeTopicPartitions,
     FindCoordinatorRequest: FindCoordinator,
+    IncrementalAlterConfigsRequest: IncrementalAlterConfigs,
     InitProducerIdRequest: InitProducerId,
+    ListConfigResourcesRequest: ListConfigResources,
     ListOffsetsRequest: ListOffsets,
     MetadataRequest: Metadata,
     OffsetForLeaderEpochRequest: OffsetForLeaderEpoch,
+    UpdateFeaturesRequest: UpdateFeatures,
 }
 
 /// What a Fetch request takes for each of its bytes while it waits for records: some 250 bytes a

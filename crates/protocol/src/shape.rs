@@ -8,12 +8,18 @@ use std::mem::size_of;
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
+    alter_configs_request, create_partitions_request as create_partitions,
     create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
+    delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
     delete_topics_request::DeleteTopicState,
     describe_configs_request::DescribeConfigsResource,
+    describe_log_dirs_request::DescribableLogDirTopic,
+    describe_producers_request, describe_quorum_request, describe_topic_partitions_request,
+    incremental_alter_configs_request,
     list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
     metadata_request::MetadataRequestTopic,
     offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
+    update_features_request::FeatureUpdateKey,
 };
 
 use crate::{
@@ -57,9 +63,12 @@ enum Kind {
         /// Memory that one item takes in its vector, in bytes.
         item_bytes: usize,
     },
+    /// A structure behind a byte that says whether it is there.
+    Maybe(&'static [Field]),
 }
 
 enum Item {
+    Int8,
     Int32,
     Text,
     Struct(&'static [Field]),
@@ -131,6 +140,12 @@ impl Walk<'_> {
             Kind::Fixed(bytes) => self.reader.range(*bytes).map(drop),
             Kind::Text(null) => self.text(*null),
             Kind::List { null, item, item_bytes } => self.list(*null, item, *item_bytes),
+            Kind::Maybe(fields) => match self.reader.int8()? {
+                1 => self.structure(fields),
+                ..=-1 => Ok(()),
+                // Everybody writes 1; the codec would take anything else for "not there".
+                _ => Err(self.reader.malformed("a structure is neither there nor not there")),
+            },
         }
     }
 
@@ -149,6 +164,7 @@ impl Walk<'_> {
         }?;
         self.memory_bytes += count * item_bytes;
         match item {
+            Item::Int8 => self.reader.range(count).map(drop),
             Item::Int32 => self.reader.range(count * size_of::<i32>()).map(drop),
             Item::Text => (0..count).try_for_each(|_| self.text(NEVER_NULL)),
             Item::Struct(fields) => (0..count).try_for_each(|_| self.structure(fields)),
@@ -161,6 +177,7 @@ impl Item {
     fn wire_bytes_min(&self, version: i16, flexible: bool) -> usize {
         let length_bytes = |fixed| if flexible { 1 } else { fixed };
         match self {
+            Item::Int8 => size_of::<i8>(),
             Item::Int32 => size_of::<i32>(),
             Item::Text => length_bytes(2),
             Item::Struct(fields) => {
@@ -169,6 +186,7 @@ impl Item {
                     Kind::Fixed(bytes) => *bytes,
                     Kind::Text(_) => length_bytes(2),
                     Kind::List { .. } => length_bytes(4),
+                    Kind::Maybe(_) => 1,
                 });
                 bytes.sum::<usize>() + usize::from(flexible)
             }
@@ -211,6 +229,14 @@ const fn texts(null: Null) -> Field {
     field(Kind::List { null, item: Item::Text, item_bytes: size_of::<Bytes>() })
 }
 
+const fn int8s() -> Field {
+    field(Kind::List { null: NEVER_NULL, item: Item::Int8, item_bytes: size_of::<i8>() })
+}
+
+const fn int32s() -> Field {
+    field(Kind::List { null: NEVER_NULL, item: Item::Int32, item_bytes: size_of::<i32>() })
+}
+
 const fn list<Decoded>(null: Null, fields: &'static [Field]) -> Field {
     let item_bytes = size_of::<Decoded>();
     field(Kind::List { null, item: Item::Struct(fields), item_bytes })
@@ -219,21 +245,56 @@ const fn list<Decoded>(null: Null, fields: &'static [Field]) -> Field {
 /// The fields of a request that the codec decodes, in the order of the wire.
 fn fields(api: ApiKey) -> &'static [Field] {
     match api {
+        ApiKey::AlterConfigs => ALTER_CONFIGS,
         ApiKey::ApiVersions => API_VERSIONS,
+        ApiKey::CreatePartitions => CREATE_PARTITIONS,
         ApiKey::CreateTopics => CREATE_TOPICS,
+        ApiKey::DeleteRecords => DELETE_RECORDS,
         ApiKey::DeleteTopics => DELETE_TOPICS,
         ApiKey::DescribeCluster => DESCRIBE_CLUSTER,
         ApiKey::DescribeConfigs => DESCRIBE_CONFIGS,
+        ApiKey::DescribeLogDirs => DESCRIBE_LOG_DIRS,
+        ApiKey::DescribeProducers => DESCRIBE_PRODUCERS,
+        ApiKey::DescribeQuorum => DESCRIBE_QUORUM,
+        ApiKey::DescribeTopicPartitions => DESCRIBE_TOPIC_PARTITIONS,
         ApiKey::FindCoordinator => FIND_COORDINATOR,
+        ApiKey::IncrementalAlterConfigs => INCREMENTAL_ALTER_CONFIGS,
         ApiKey::InitProducerId => INIT_PRODUCER_ID,
+        ApiKey::ListConfigResources => LIST_CONFIG_RESOURCES,
         ApiKey::ListOffsets => LIST_OFFSETS,
         ApiKey::Metadata => METADATA,
         ApiKey::OffsetForLeaderEpoch => OFFSET_FOR_LEADER_EPOCH,
+        ApiKey::UpdateFeatures => UPDATE_FEATURES,
         ApiKey::Produce | ApiKey::Fetch => unreachable!("they have decoders of their own"),
     }
 }
 
+const ALTER_CONFIGS: &[Field] = &[
+    list::<alter_configs_request::AlterConfigsResource>(
+        NEVER_NULL,
+        &[
+            INT8,
+            TEXT,
+            list::<alter_configs_request::AlterableConfig>(NEVER_NULL, &[TEXT, TEXT_OR_NULL]),
+        ],
+    ),
+    BOOLEAN,
+];
+
 const API_VERSIONS: &[Field] = &[TEXT.since(3), TEXT.since(3)];
+
+const CREATE_PARTITIONS: &[Field] = &[
+    list::<create_partitions::CreatePartitionsTopic>(
+        NEVER_NULL,
+        &[
+            TEXT,
+            INT32,
+            list::<create_partitions::CreatePartitionsAssignment>(MAY_BE_NULL, &[int32s()]),
+        ],
+    ),
+    INT32,
+    BOOLEAN,
+];
 
 const CREATE_TOPICS: &[Field] = &[
     list::<CreatableTopic>(
@@ -242,22 +303,20 @@ const CREATE_TOPICS: &[Field] = &[
             TEXT,
             INT32,
             INT16,
-            list::<CreatableReplicaAssignment>(
-                NEVER_NULL,
-                &[
-                    INT32,
-                    field(Kind::List {
-                        null: NEVER_NULL,
-                        item: Item::Int32,
-                        item_bytes: size_of::<i32>(),
-                    }),
-                ],
-            ),
+            list::<CreatableReplicaAssignment>(NEVER_NULL, &[INT32, int32s()]),
             list::<CreatableTopicConfig>(NEVER_NULL, &[TEXT, TEXT_OR_NULL]),
         ],
     ),
     INT32,
     BOOLEAN,
+];
+
+const DELETE_RECORDS: &[Field] = &[
+    list::<DeleteRecordsTopic>(
+        NEVER_NULL,
+        &[TEXT, list::<DeleteRecordsPartition>(NEVER_NULL, &[INT32, INT64])],
+    ),
+    INT32,
 ];
 
 const DELETE_TOPICS: &[Field] = &[
@@ -274,9 +333,43 @@ const DESCRIBE_CONFIGS: &[Field] = &[
     BOOLEAN.since(3),
 ];
 
+const DESCRIBE_LOG_DIRS: &[Field] =
+    &[list::<DescribableLogDirTopic>(MAY_BE_NULL, &[TEXT, int32s()])];
+
+const DESCRIBE_PRODUCERS: &[Field] =
+    &[list::<describe_producers_request::TopicRequest>(NEVER_NULL, &[TEXT, int32s()])];
+
+const DESCRIBE_QUORUM: &[Field] = &[list::<describe_quorum_request::TopicData>(
+    NEVER_NULL,
+    &[TEXT, list::<describe_quorum_request::PartitionData>(NEVER_NULL, &[INT32])],
+)];
+
+const DESCRIBE_TOPIC_PARTITIONS: &[Field] = &[
+    list::<describe_topic_partitions_request::TopicRequest>(NEVER_NULL, &[TEXT]),
+    INT32,
+    field(Kind::Maybe(&[TEXT, INT32])),
+];
+
 const FIND_COORDINATOR: &[Field] = &[TEXT.until(3), INT8.since(1), texts(NEVER_NULL).since(4)];
 
+const INCREMENTAL_ALTER_CONFIGS: &[Field] = &[
+    list::<incremental_alter_configs_request::AlterConfigsResource>(
+        NEVER_NULL,
+        &[
+            INT8,
+            TEXT,
+            list::<incremental_alter_configs_request::AlterableConfig>(
+                NEVER_NULL,
+                &[TEXT, INT8, TEXT_OR_NULL],
+            ),
+        ],
+    ),
+    BOOLEAN,
+];
+
 const INIT_PRODUCER_ID: &[Field] = &[TEXT_OR_NULL, INT32, INT64.since(3), INT16.since(3)];
+
+const LIST_CONFIG_RESOURCES: &[Field] = &[int8s().since(1)];
 
 const LIST_OFFSETS: &[Field] = &[
     INT32,
@@ -301,4 +394,10 @@ const OFFSET_FOR_LEADER_EPOCH: &[Field] = &[
         NEVER_NULL,
         &[TEXT, list::<OffsetForLeaderPartition>(NEVER_NULL, &[INT32, INT32, INT32])],
     ),
+];
+
+const UPDATE_FEATURES: &[Field] = &[
+    INT32,
+    list::<FeatureUpdateKey>(NEVER_NULL, &[TEXT, INT16, BOOLEAN.until(0), INT8.since(1)]),
+    BOOLEAN.since(1),
 ];

@@ -33,10 +33,24 @@ fn serve(frame: Bytes) -> Result<ApiKey, RequestError> {
         ApiKey::ApiVersions => codec::<codec::ApiVersionsRequest>(version, body),
         ApiKey::CreateTopics => codec::<codec::CreateTopicsRequest>(version, body),
         ApiKey::DeleteTopics => codec::<codec::DeleteTopicsRequest>(version, body),
+        ApiKey::DeleteRecords => codec::<codec::DeleteRecordsRequest>(version, body),
         ApiKey::InitProducerId => codec::<codec::InitProducerIdRequest>(version, body),
         ApiKey::OffsetForLeaderEpoch => codec::<codec::OffsetForLeaderEpochRequest>(version, body),
         ApiKey::DescribeConfigs => codec::<codec::DescribeConfigsRequest>(version, body),
+        ApiKey::AlterConfigs => codec::<codec::AlterConfigsRequest>(version, body),
+        ApiKey::DescribeLogDirs => codec::<codec::DescribeLogDirsRequest>(version, body),
+        ApiKey::CreatePartitions => codec::<codec::CreatePartitionsRequest>(version, body),
+        ApiKey::IncrementalAlterConfigs => {
+            codec::<codec::IncrementalAlterConfigsRequest>(version, body)
+        }
+        ApiKey::DescribeQuorum => codec::<codec::DescribeQuorumRequest>(version, body),
+        ApiKey::UpdateFeatures => codec::<codec::UpdateFeaturesRequest>(version, body),
         ApiKey::DescribeCluster => codec::<codec::DescribeClusterRequest>(version, body),
+        ApiKey::DescribeProducers => codec::<codec::DescribeProducersRequest>(version, body),
+        ApiKey::ListConfigResources => codec::<codec::ListConfigResourcesRequest>(version, body),
+        ApiKey::DescribeTopicPartitions => {
+            codec::<codec::DescribeTopicPartitionsRequest>(version, body)
+        }
     }?;
     Ok(api)
 }

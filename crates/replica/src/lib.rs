@@ -23,5 +23,5 @@ pub use isr::Isr;
 pub use leader::Leader;
 pub use leader_epoch_cache::{EpochEnd, LeaderEpochCache};
 pub use partition_snapshot::PartitionSnapshot;
-pub use producer_state::{ProducerState, Verdict};
+pub use producer_state::{ActiveProducer, ProducerState, Verdict};
 pub use purgatory::{FetchWaits, OffsetWaits, Purgatory, Ticket};

@@ -54,6 +54,19 @@ pub(crate) struct BatchFacts {
     pub(crate) timestamp: i64,
 }
 
+/// A producer that is remembered, as an administrator sees it (KIP-664).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActiveProducer {
+    /// Who it is.
+    pub producer_id: ProducerId,
+    /// Which of its lives.
+    pub producer_epoch: ProducerEpoch,
+    /// The sequence of its last record.
+    pub last_sequence: i32,
+    /// The greatest timestamp of its last batch, in milliseconds since 1970.
+    pub last_timestamp: i64,
+}
+
 /// What is to be done with a batch that breaks no rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -154,6 +167,17 @@ impl ProducerState {
             producer.len > 0
         });
         before - self.producers.len()
+    }
+
+    /// The producers that have not expired, by id.
+    pub fn active(&self, now_ms: i64) -> impl Iterator<Item = ActiveProducer> {
+        let active = self.producers.iter().filter(move |(_, known)| !known.is_expired(now_ms));
+        active.map(|(producer_id, known)| ActiveProducer {
+            producer_id: *producer_id,
+            producer_epoch: known.epoch,
+            last_sequence: known.last().last_sequence(),
+            last_timestamp: known.last().timestamp,
+        })
     }
 
     /// How many producers are remembered.
@@ -383,6 +407,21 @@ pub(crate) mod tests {
     fn duplicate(base: i64, last: i64) -> Result<Verdict, ErrorCode> {
         let timestamp = 1000 + base;
         Ok(Verdict::Duplicate { base_offset: Offset(base), last_offset: Offset(last), timestamp })
+    }
+
+    #[test]
+    fn a_producer_is_active_until_it_expires() {
+        let state = replayed(&[batch(9, 0, 0, 1, 100), batch(7, 3, 0, 10, 101)]);
+        let active = |producer_id, epoch, last_sequence, last_timestamp| ActiveProducer {
+            producer_id: ProducerId(producer_id),
+            producer_epoch: ProducerEpoch(epoch),
+            last_sequence,
+            last_timestamp,
+        };
+        let all = [active(7, 3, 9, 1101), active(9, 0, 0, 1100)];
+        for (now_ms, expected) in [(EXPIRATION_MS - 1, &all[..]), (EXPIRATION_MS, &[])] {
+            assert_eq!(state.active(now_ms).collect::<Vec<_>>(), expected);
+        }
     }
 
     #[test]

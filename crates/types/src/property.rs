@@ -47,6 +47,8 @@ pub struct Property {
     pub default: &'static str,
     /// What it does, in one sentence.
     pub doc: &'static str,
+    /// Whether a broker's setting can be changed while it runs (KIP-226).
+    pub dynamic: bool,
 }
 
 /// Why a setting was refused, in the operator's own words.
@@ -177,15 +179,18 @@ fn distance(from: &str, to: &str) -> usize {
     row[to.len()]
 }
 
-/// Defines a struct of settings: each field's key, kind, default and sentence in one expression.
+/// Defines a struct of settings: each field's key, kind, default and sentence in one expression,
+/// and the word `dynamic` behind those that can be changed while the broker runs.
 ///
 /// The struct gets `Default`, `PROPERTIES`, `set(key, text)` and `get(key)`.
 #[macro_export]
 macro_rules! settings {
+    (@is_dynamic dynamic) => { true };
+    (@is_dynamic) => { false };
     ($(#[$meta:meta])* pub struct $name:ident {
         $(
             $(#[doc = $doc:literal])+
-            $field:ident: $type:ty = $key:literal, $kind:expr, $default:literal;
+            $field:ident: $type:ty = $key:literal, $kind:expr, $default:literal $(, $mark:ident)?;
         )*
     }) => {
         $(#[$meta])*
@@ -197,6 +202,7 @@ macro_rules! settings {
             pub const PROPERTIES: &[$crate::property::Property] = &[
                 $($crate::property::Property {
                     key: $key, kind: $kind, default: $default, doc: concat!($($doc),+).trim_ascii(),
+                    dynamic: $crate::settings!(@is_dynamic $($mark)?),
                 },)*
             ];
 
@@ -248,7 +254,7 @@ mod tests {
             /// How many.
             count: u32 = "some.count", Kind::Int { min: 1, max: 9 }, "3";
             /// Which one.
-            colour: String = "colour", Kind::Choice(&["red", "green"]), "red";
+            colour: String = "colour", Kind::Choice(&["red", "green"]), "red", dynamic;
         }
     }
 
@@ -257,6 +263,14 @@ mod tests {
         for property in Example::PROPERTIES {
             assert_eq!(property.check(property.default), Ok(()), "{}", property.key);
         }
+    }
+
+    #[test]
+    fn what_is_marked_dynamic_is_and_nothing_else() {
+        assert_eq!(
+            Example::PROPERTIES.iter().map(|p| p.dynamic).collect::<Vec<_>>(),
+            [false, true]
+        );
     }
 
     #[test]

@@ -210,6 +210,14 @@ impl Wal {
         self.shard.budget.try_reserve(bytes)
     }
 
+    /// Bytes of the directory's file system, and how many of them may still be written; `None`
+    /// for what the system does not tell.
+    #[must_use]
+    pub fn disk_bytes(&self) -> (Option<u64>, Option<u64>) {
+        let (fs, dir) = (&self.shard.fs, &self.shard.config.dir);
+        (fs.total_bytes(dir).ok(), fs.free_bytes(dir).ok())
+    }
+
     /// Writes what waits, moves everything to segments, checkpoints and ends the threads.
     ///
     /// # Errors

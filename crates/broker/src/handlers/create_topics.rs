@@ -19,7 +19,7 @@ use tidelog_types::{BrokerId, ErrorCode};
 use crate::{
     broker::Broker,
     handlers::{describe_configs, metadata::uuid},
-    pending::{Answer, park, timeout},
+    pending::{park, timeout},
     request_context::{RequestContext, message},
 };
 
@@ -40,13 +40,11 @@ pub(crate) fn handle(
     let receiver = broker.controller.create_topics(topics, request.validate_only);
     let broker = Arc::clone(broker);
     Ok(park(receiver, Some(timeout(request.timeout_ms)), move |created| {
-        let topics = match created {
-            Answer::Got(Ok(created)) => {
+        let topics = match created.settled() {
+            Ok(created) => {
                 created.into_iter().map(|created| result(&broker, &context, created)).collect()
             }
-            Answer::Got(Err(code)) => all_failed(&broker, &context, &names, code),
-            Answer::TimedOut => all_failed(&broker, &context, &names, ErrorCode::RequestTimedOut),
-            Answer::Lost => all_failed(&broker, &context, &names, ErrorCode::NotController),
+            Err(code) => all_failed(&broker, &context, &names, code),
         };
         let response = CreateTopicsResponse::default().with_topics(topics);
         context.encode(&broker.metrics, &response)
@@ -71,6 +69,7 @@ fn create_topic(topic: CreatableTopic) -> CreateTopic {
             .into_iter()
             .map(|config| (config.name.to_string(), config.value.map(|value| value.to_string())))
             .collect(),
+        is_internal: false,
     }
 }
 
@@ -107,7 +106,8 @@ fn succeeded(
 /// What holds for the new topic, by the plan: in a dry run nothing of it is in the image.
 fn configs(broker: &Broker, topic: &CreatedTopic) -> Vec<CreatableTopicConfigs> {
     let overrides = topic.configs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-    let described = describe_configs::topic(&broker.settings, &overrides.collect::<Vec<_>>());
+    let image = broker.image.load();
+    let described = describe_configs::topic(broker, &image, &overrides.collect::<Vec<_>>());
     let told = described.into_iter().map(|described| {
         CreatableTopicConfigs::default()
             .with_name(StrBytes::from_static_str(described.property.key))

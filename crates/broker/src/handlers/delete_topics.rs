@@ -18,7 +18,7 @@ use tidelog_types::{ErrorCode, Uuid};
 use crate::{
     broker::Broker,
     handlers::metadata::uuid,
-    pending::{Answer, park, timeout},
+    pending::{park, timeout},
     request_context::{RequestContext, message},
 };
 
@@ -48,15 +48,11 @@ pub(crate) fn handle(
     let receiver = broker.controller.delete_topics(references.clone());
     let broker = Arc::clone(broker);
     Ok(park(receiver, Some(timeout(request.timeout_ms)), move |deleted| {
-        responses.extend(match deleted {
-            Answer::Got(Ok(deleted)) => {
+        responses.extend(match deleted.settled() {
+            Ok(deleted) => {
                 deleted.into_iter().map(|deleted| result(&broker, &context, deleted)).collect()
             }
-            Answer::Got(Err(code)) => all_failed(&broker, &context, &references, code),
-            Answer::TimedOut => {
-                all_failed(&broker, &context, &references, ErrorCode::RequestTimedOut)
-            }
-            Answer::Lost => all_failed(&broker, &context, &references, ErrorCode::NotController),
+            Err(code) => all_failed(&broker, &context, &references, code),
         });
         let response = DeleteTopicsResponse::default().with_responses(responses);
         context.encode(&broker.metrics, &response)

@@ -58,7 +58,7 @@ fn brokers(
 ) -> Vec<DescribeClusterBroker> {
     let wanted = image.cluster().brokers().filter(|broker| !broker.fenced || include_fenced);
     let described = wanted.filter_map(|broker| {
-        let endpoint = broker.endpoints.iter().find(|e| *e.listener == *context.listener)?;
+        let endpoint = broker.endpoint(&context.listener)?;
         let described = DescribeClusterBroker::default()
             .with_broker_id(WireBrokerId(broker.broker_id.0))
             .with_host(StrBytes::from_string(endpoint.host.clone()))

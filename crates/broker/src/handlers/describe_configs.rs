@@ -13,7 +13,7 @@ use kafka_protocol::{
     },
     protocol::{Encodable as _, StrBytes},
 };
-use tidelog_metadata::MetadataImage;
+use tidelog_metadata::{MetadataImage, record::ConfigResource};
 use tidelog_net::service::Handled;
 use tidelog_protocol::{RequestError, request};
 use tidelog_types::{
@@ -25,12 +25,12 @@ use tidelog_types::{
 use crate::{
     broker::Broker,
     config::NodeSettings,
+    config_resource::{self, Refusal},
+    dynamic_config,
     request_context::{RequestContext, message},
-    topic_config::{broker_synonym, topic_defaults},
+    topic_config::broker_synonym,
 };
 
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
 /// Bytes of one answer; what would come behind them is refused.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 /// First version with types and documentation (KIP-569).
@@ -40,6 +40,8 @@ const TYPES_FROM: i16 = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     Topic = 1,
+    DynamicBroker = 2,
+    DynamicDefaultBroker = 3,
     StaticBroker = 4,
     Default = 5,
 }
@@ -50,9 +52,13 @@ pub(crate) struct Described {
     pub property: &'static Property,
     pub value: String,
     pub source: Source,
+    pub read_only: bool,
     /// From the one that holds to the default, with the key that each has at its level.
-    pub synonyms: Vec<(&'static str, String, Source)>,
+    pub synonyms: Vec<Synonym>,
 }
+
+/// A value at one of its places: the key that it has there, the value, and the place.
+pub(crate) type Synonym = (&'static str, String, Source);
 
 pub(crate) fn handle(
     broker: &Broker,
@@ -87,7 +93,7 @@ fn result(
     context: &RequestContext,
     request: &DescribeConfigsRequest,
     resource: &DescribeConfigsResource,
-    described: Result<Vec<Described>, (ErrorCode, String)>,
+    described: Result<Vec<Described>, Refusal>,
 ) -> DescribeConfigsResult {
     let result = DescribeConfigsResult::default()
         .with_resource_type(resource.resource_type)
@@ -111,63 +117,89 @@ fn result(
 fn describe(
     broker: &Broker,
     image: &MetadataImage,
-    resource: &DescribeConfigsResource,
-) -> Result<Vec<Described>, (ErrorCode, String)> {
-    let name = resource.resource_name.as_str();
-    match resource.resource_type {
-        TOPIC if image.topics().get(name).is_some() => {
-            let overrides: Vec<_> = image.configs().topic(name).collect();
-            Ok(topic(&broker.settings, &overrides))
+    wanted: &DescribeConfigsResource,
+) -> Result<Vec<Described>, Refusal> {
+    let me = broker.identity.node_id;
+    match config_resource::resource(me, wanted.resource_type, &wanted.resource_name)? {
+        ConfigResource::Topic(name) if image.topics().get(&name).is_some() => {
+            let overrides: Vec<_> = image.configs().topic(&name).collect();
+            Ok(topic(broker, image, &overrides))
         }
-        TOPIC => {
+        ConfigResource::Topic(_) => {
             let code = ErrorCode::UnknownTopicOrPartition;
             Err((code, code.text().to_owned()))
         }
-        BROKER if name.is_empty() => Ok(Vec::new()), // settings of all brokers: none can be set
-        BROKER if name == broker.identity.node_id.to_string() => Ok(node(&broker.settings)),
-        BROKER => {
-            let text = format!("this is broker {}, not broker {name:?}", broker.identity.node_id);
-            Err((ErrorCode::InvalidRequest, text))
-        }
-        other => {
-            Err((ErrorCode::InvalidRequest, format!("resource type {other} is not described")))
-        }
+        ConfigResource::Broker(Some(_)) => Ok(node(broker, image)),
+        ConfigResource::Broker(None) => Ok(all_nodes(broker, image)),
     }
 }
 
 /// The settings of a topic that was given these, in the order of their keys.
-pub(crate) fn topic(settings: &NodeSettings, overrides: &[(&str, &str)]) -> Vec<Described> {
-    let defaults = topic_defaults(settings);
+pub(crate) fn topic(
+    broker: &Broker,
+    image: &MetadataImage,
+    overrides: &[(&str, &str)],
+) -> Vec<Described> {
     let described = TopicSettings::PROPERTIES.iter().map(|property| {
         let mut synonyms = Vec::with_capacity(3);
         if let Some((_, value)) = overrides.iter().find(|(key, _)| *key == property.key) {
             synonyms.push((property.key, (*value).to_owned(), Source::Topic));
         }
-        let broker_key = broker_synonym(property.key);
-        if let Some(key) = broker_key.filter(|key| settings.is_explicit(key)) {
-            let value = defaults.get(property.key).expect("a key of the table");
-            synonyms.push((key, value, Source::StaticBroker));
+        match broker_synonym(property.key).and_then(NodeSettings::property) {
+            Some(of_broker) => synonyms.append(&mut broker_synonyms(broker, image, of_broker)),
+            None => synonyms.push((property.key, property.default.to_owned(), Source::Default)),
         }
-        let default_key = broker_key.unwrap_or(property.key);
-        synonyms.push((default_key, property.default.to_owned(), Source::Default));
-        let (_, value, source) = synonyms[0].clone();
-        Described { property, value, source, synonyms }
+        Described::of(property, false, synonyms)
     });
     described.collect()
 }
 
 /// This node's settings, in the order of its tables.
-fn node(settings: &NodeSettings) -> Vec<Described> {
+fn node(broker: &Broker, image: &MetadataImage) -> Vec<Described> {
     let described = NodeSettings::properties().map(|property| {
-        let value = settings.get(property.key).expect("a key of the tables");
-        let mut synonyms = vec![(property.key, property.default.to_owned(), Source::Default)];
-        if settings.is_explicit(property.key) {
-            synonyms.insert(0, (property.key, value, Source::StaticBroker));
-        }
-        let (_, value, source) = synonyms[0].clone();
-        Described { property, value, source, synonyms }
+        let synonyms = broker_synonyms(broker, image, property);
+        Described::of(property, !property.dynamic, synonyms)
     });
     described.collect()
+}
+
+/// What was changed for every broker while they run, and nothing else.
+fn all_nodes(broker: &Broker, image: &MetadataImage) -> Vec<Described> {
+    let described = node(broker, image).into_iter().filter_map(|mut described| {
+        described.synonyms.retain(|(.., source)| *source == Source::DynamicDefaultBroker);
+        let Described { property, read_only, synonyms, .. } = described;
+        (!synonyms.is_empty()).then(|| Described::of(property, read_only, synonyms))
+    });
+    described.collect()
+}
+
+/// The places that give a broker's setting a value, the one that holds first.
+fn broker_synonyms(
+    broker: &Broker,
+    image: &MetadataImage,
+    property: &'static Property,
+) -> Vec<Synonym> {
+    let key = property.key;
+    let resources = dynamic_config::resources(broker.identity.node_id);
+    let changed = resources.iter().zip([Source::DynamicBroker, Source::DynamicDefaultBroker]);
+    let changed = changed.filter_map(|(resource, source)| {
+        let value = dynamic_config::changed(image, resource, key)?;
+        Some((key, value.to_owned(), source))
+    });
+    let mut synonyms: Vec<Synonym> = changed.collect();
+    if broker.settings.is_explicit(key) {
+        let value = broker.settings.get(key).expect("a key of the tables");
+        synonyms.push((key, value, Source::StaticBroker));
+    }
+    synonyms.push((key, property.default.to_owned(), Source::Default));
+    synonyms
+}
+
+impl Described {
+    fn of(property: &'static Property, read_only: bool, synonyms: Vec<Synonym>) -> Described {
+        let (_, value, source) = synonyms.first().cloned().expect("a setting has a value");
+        Described { property, value, source, read_only, synonyms }
+    }
 }
 
 fn told(
@@ -175,8 +207,8 @@ fn told(
     version: i16,
     described: Described,
 ) -> DescribeConfigsResourceResult {
-    let Described { property, value, source, synonyms } = described;
-    let synonym = |(key, value, source): (&'static str, String, Source)| {
+    let Described { property, value, source, read_only, synonyms } = described;
+    let synonym = |(key, value, source): Synonym| {
         DescribeConfigsSynonym::default()
             .with_name(StrBytes::from_static_str(key))
             .with_value(Some(StrBytes::from_string(value)))
@@ -185,7 +217,7 @@ fn told(
     let mut result = DescribeConfigsResourceResult::default()
         .with_name(StrBytes::from_static_str(property.key))
         .with_value(Some(StrBytes::from_string(value)))
-        .with_read_only(TopicSettings::property(property.key) != Some(property))
+        .with_read_only(read_only)
         .with_config_source(source as i8)
         .with_documentation(None);
     if request.include_synonyms {

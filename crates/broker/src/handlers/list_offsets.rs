@@ -75,6 +75,7 @@ enum Answer {
 struct Search {
     partition: Arc<Partition>,
     target: Target,
+    log_start_offset: Offset,
     upper: Offset,
     opened_bytes_max: usize,
 }
@@ -186,6 +187,7 @@ fn find(
         Target::MaxTimestamp | Target::AtOrAfter(_) => Answer::Wanted(Search {
             partition: Arc::clone(partition),
             target,
+            log_start_offset: view.log_start_offset,
             upper,
             opened_bytes_max: opened_bytes_max(topic.settings.max_message_bytes),
         }),
@@ -201,11 +203,11 @@ fn opened_bytes_max(message_bytes_max: u32) -> usize {
 impl Search {
     fn begin(&self, walker: &RecordWalker) -> oneshot::Receiver<Result<Place, ErrorCode>> {
         let (sender, receiver) = oneshot::channel();
-        let (walker, target, opened_bytes_max) =
-            (walker.clone(), self.target, self.opened_bytes_max);
+        let (walker, target, from) = (walker.clone(), self.target, self.log_start_offset);
+        let opened_bytes_max = self.opened_bytes_max;
         let done = Box::new(move |found: Result<Option<FoundBatch>, _>| match found {
             Ok(Some(FoundBatch { entry })) => walker.queue(move || {
-                tell(sender, Ok(place(target, &entry, opened_bytes_max)));
+                tell(sender, Ok(place(target, from, &entry, opened_bytes_max)));
             }),
             Ok(None) => tell(sender, Ok(Place::NONE)),
             Err(error) => tell(sender, Err(errors::read(&error))),
@@ -229,25 +231,26 @@ fn tell(sender: oneshot::Sender<Result<Place, ErrorCode>>, place: Result<Place, 
     let _ = sender.send(place);
 }
 
-/// The record that is asked for, in the batch that holds it.
-fn place(target: Target, entry: &Entry, opened_bytes_max: usize) -> Place {
+/// The record that is asked for, in the batch that holds it, if it is not below `from`.
+fn place(target: Target, from: Offset, entry: &Entry, opened_bytes_max: usize) -> Place {
     let header = entry.facts();
     let leader_epoch = header.leader_epoch;
     let bytes_max = opened_bytes_max.max(entry.records.len());
     let record = match header.is_log_append_time() {
         true => None,
-        false => walk(target, entry, bytes_max),
+        false => walk(target, from, entry, bytes_max),
     };
-    // Records all stamped by the broker share the batch's time. Where a batch cannot be walked its
-    // start is told: a consumer then reads a little too early, never too late.
+    // Records all stamped by the broker share the batch's time. Where a batch cannot be walked, or
+    // its records of that time are deleted, what is left of its start is told: a consumer then
+    // reads a little too early, never too late.
     let (offset, timestamp_ms) = record.unwrap_or((header.base_offset, header.max_timestamp));
-    Place { timestamp_ms, offset: offset.0, leader_epoch }
+    Place { timestamp_ms, offset: offset.max(from).0, leader_epoch }
 }
 
-fn walk(target: Target, entry: &Entry, bytes_max: usize) -> Option<(Offset, i64)> {
+fn walk(target: Target, from: Offset, entry: &Entry, bytes_max: usize) -> Option<(Offset, i64)> {
     let found = match target {
         Target::AtOrAfter(timestamp_ms) => {
-            records::first_at_or_after(entry, timestamp_ms, bytes_max)
+            records::first_at_or_after(entry, from, timestamp_ms, bytes_max)
         }
         Target::MaxTimestamp => records::with_max_timestamp(entry, bytes_max),
         Target::Latest | Target::Earliest | Target::Tiered => return None,

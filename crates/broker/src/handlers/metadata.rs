@@ -17,28 +17,30 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 use tidelog_metadata::{
-    CreateTopic, CreateTopicResult, MetadataImage, image::TopicImage, record::PartitionRegistration,
+    CreateTopic, CreateTopicResult, MetadataImage, image::TopicImage, is_internal_topic,
+    record::PartitionRegistration,
 };
 use tidelog_net::service::{CloseReason, Handled};
 use tidelog_protocol::{Outgoing, RequestError, request};
-use tidelog_types::{BrokerId, ErrorCode, TopicId, Uuid};
+use tidelog_types::{ErrorCode, TopicId, Uuid};
 
 use crate::{
     broker::Broker,
     handlers::describe_cluster::CLUSTER_OPERATIONS,
+    partition_state::{PartitionState, wire_ids},
     pending::{Answer, park},
     request_context::RequestContext,
 };
 
+/// First version with a code of its own for a leader without the client's listener.
+const LISTENER_NOT_FOUND_FROM: i16 = 6;
 /// How long creating a topic may take before the client is told to ask again.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Topics that one request may create by asking. The others are unknown: a client that asks again
 /// gets the next ones.
 const CREATED_MAX: usize = 100;
 /// Every operation on a topic, as bits: all are allowed where nobody says otherwise.
-const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
-/// Kafka's own topics: nobody creates them by asking for them.
-const INTERNAL_TOPICS: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
+pub(crate) const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 
 /// Why topics that asking should have created were not, by name.
 type Refusals = BTreeMap<String, ErrorCode>;
@@ -93,17 +95,17 @@ fn creatable(
     request: &MetadataRequest,
     wanted: Option<&BTreeSet<Wanted>>,
 ) -> Vec<CreateTopic> {
-    let allowed =
-        request.allow_auto_topic_creation && broker.settings.broker.auto_create_topics_enable;
-    let Some(wanted) = wanted.filter(|_| allowed) else { return Vec::new() };
     let image = broker.image.load();
+    let allowed = request.allow_auto_topic_creation
+        && broker.settings_now(&image).broker.auto_create_topics_enable;
+    let Some(wanted) = wanted.filter(|_| allowed) else { return Vec::new() };
     let missing = wanted.iter().filter_map(|wanted| match wanted {
         Wanted::Name(name) => Some(name.as_str()),
         Wanted::Id(_) => None,
     });
     missing
         .filter(|name| image.topics().get(name).is_none())
-        .filter(|name| is_lawful_name(name) && !INTERNAL_TOPICS.contains(name))
+        .filter(|name| is_lawful_name(name) && !is_internal_topic(name))
         .take(CREATED_MAX)
         .map(CreateTopic::with_defaults)
         .collect()
@@ -165,7 +167,7 @@ fn respond(
 
 fn brokers(image: &MetadataImage, context: &RequestContext) -> Vec<MetadataResponseBroker> {
     let brokers = image.cluster().alive().filter_map(|broker| {
-        let endpoint = broker.endpoints.iter().find(|e| *e.listener == *context.listener)?;
+        let endpoint = broker.endpoint(&context.listener)?;
         let told = MetadataResponseBroker::default()
             .with_node_id(WireBrokerId(broker.broker_id.0))
             .with_host(StrBytes::from_string(endpoint.host.clone()))
@@ -215,7 +217,7 @@ fn known(
     MetadataResponseTopic::default()
         .with_name(Some(TopicName(StrBytes::from_string(topic.name().to_owned()))))
         .with_topic_id(uuid(topic.topic_id()))
-        .with_is_internal(INTERNAL_TOPICS.contains(&topic.name()))
+        .with_is_internal(is_internal_topic(topic.name()))
         .with_partitions(partitions)
 }
 
@@ -225,35 +227,25 @@ fn partition(
     index: i32,
     registration: &PartitionRegistration,
 ) -> MetadataResponsePartition {
-    let ids = |ids: &[BrokerId]| ids.iter().map(|id| WireBrokerId(id.0)).collect::<Vec<_>>();
-    let is_offline = |id: &&BrokerId| !image.cluster().is_active(**id);
-    let offline: Vec<BrokerId> = registration.replicas.iter().filter(is_offline).copied().collect();
-    let leader = registration.leader.filter(|id| image.cluster().is_active(*id));
-    let code = match leader {
-        None => ErrorCode::LeaderNotAvailable,
-        Some(leader) => match has_listener(image, leader, &context.listener) {
-            true => ErrorCode::None,
-            false if context.version() >= 6 => ErrorCode::ListenerNotFound,
-            false => ErrorCode::LeaderNotAvailable,
-        },
+    let state = PartitionState::of(image, registration, &context.listener);
+    let code = match state.code {
+        ErrorCode::ListenerNotFound if context.version() < LISTENER_NOT_FOUND_FROM => {
+            ErrorCode::LeaderNotAvailable
+        }
+        code => code,
     };
     MetadataResponsePartition::default()
         .with_error_code(code.code())
         .with_partition_index(index)
-        .with_leader_id(WireBrokerId(leader.map_or(-1, |id| id.0)))
+        .with_leader_id(state.leader)
         .with_leader_epoch(registration.leader_epoch.0)
-        .with_replica_nodes(ids(&registration.replicas))
-        .with_isr_nodes(ids(&registration.isr))
-        .with_offline_replicas(ids(&offline))
-}
-
-fn has_listener(image: &MetadataImage, id: BrokerId, listener: &str) -> bool {
-    let broker = image.cluster().broker(id);
-    broker.is_some_and(|broker| broker.endpoints.iter().any(|e| e.listener == listener))
+        .with_replica_nodes(wire_ids(&registration.replicas))
+        .with_isr_nodes(wire_ids(&registration.isr))
+        .with_offline_replicas(state.offline)
 }
 
 /// 1 to 249 letters, digits, dots, underscores and dashes, but not `.` or `..`.
-fn is_lawful_name(name: &str) -> bool {
+pub(crate) fn is_lawful_name(name: &str) -> bool {
     let lawful = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     (1..=249).contains(&name.len()) && name.chars().all(lawful) && name != "." && name != ".."
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tidelog_metadata::is_internal_topic;
 use tidelog_net::service::{CloseReason, Handled, PendingReply, Reply};
 use tidelog_protocol::{
     Outgoing, RequestError, TopicRef,
@@ -114,13 +115,25 @@ fn plan_partition(
     version: i16,
     now_ms: i64,
 ) -> Result<(Arc<Partition>, Entry), Failure> {
-    let topic = topics.find(topic).map_err(|error| Failure::new(error.error_code()))?;
-    let partition =
-        topic.partition(records.index).map_err(|error| Failure::new(error.error_code()))?;
+    let (topic, partition) = find(topics, topic, records.index).map_err(Failure::new)?;
     let bytes = records.records.clone().unwrap_or_default();
     let entry = record_batch::validate(bytes, &rules(topic, version, now_ms))
         .map_err(|error| Failure { code: error.code(), message: Some(error.to_string().into()) })?;
     Ok((Arc::clone(partition), entry))
+}
+
+/// The partition that a producer names, if it may write there.
+pub(crate) fn find<'a>(
+    topics: &'a Topics,
+    topic: &TopicRef,
+    index: i32,
+) -> Result<(&'a Topic, &'a Arc<Partition>), ErrorCode> {
+    let topic = topics.find(topic).map_err(|error| error.error_code())?;
+    if is_internal_topic(&topic.name) {
+        return Err(ErrorCode::InvalidTopicException);
+    }
+    let partition = topic.partition(index).map_err(|error| error.error_code())?;
+    Ok((topic, partition))
 }
 
 fn rules(topic: &Topic, produce_version: i16, now_ms: i64) -> BatchRules {

@@ -3,15 +3,17 @@
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
+use kafka_protocol::protocol::StrBytes;
 use prometheus::Registry;
-use tidelog_metadata::{CreateTopic, control::features::supported_features};
+use tidelog_metadata::{CreateTopic, CreateTopicResult, control::features::supported_features};
+use tidelog_protocol::TopicRef;
 use tidelog_raft::{NoTransport, RaftConfig, RaftMetrics, RaftNode};
 use tidelog_types::{LeaderEpoch, Offset, Uuid};
 use tidelog_wal::{WalConfig, WalMetrics, env::mem::MemFileSystem};
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::{broker::random_uuid, clock::SystemClock};
+use crate::{broker::random_uuid, clock::SystemClock, controller_handle::plan, handlers};
 
 /// The state, and the real node whose events it gets only when the test hands them on.
 struct LoopTest {
@@ -63,9 +65,8 @@ impl LoopTest {
             metrics,
             registration: registration(me),
             controller: ControllerConfig::default(),
-            topic_defaults: TopicSettings::default(),
+            settings: NodeSettings::default(),
             recovered: recovered.into_iter().map(|found| (found.id, found)).collect(),
-            random_id: random_uuid,
             ready,
         });
         LoopTest { state, withheld, ready: told, term }
@@ -81,9 +82,14 @@ impl LoopTest {
     }
 
     fn create(&mut self, name: &str) -> Created {
-        let (reply, created) = oneshot::channel();
-        let topics = vec![CreateTopic::with_defaults(name)];
-        self.state.on_command(Command::CreateTopics { topics, validate_only: false, reply });
+        self.create_topic(CreateTopic::with_defaults(name))
+    }
+
+    fn create_topic(&mut self, topic: CreateTopic) -> Created {
+        let topics = vec![topic];
+        let (command, created) =
+            plan(move |controller| controller.create_topics(&topics, false, &mut random_uuid));
+        self.state.on_command(command);
         created
     }
 
@@ -170,6 +176,22 @@ fn what_was_planned_on_a_dropped_proposal_is_void_and_what_came_before_is_not() 
     assert_eq!(answer(&mut anew), None, "it was proposed after the drop");
     test.hand_on(1);
     assert_eq!(answer(&mut kept), Some(Ok(())));
+}
+
+#[test]
+fn clients_neither_write_to_the_brokers_own_topics_nor_delete_from_them() {
+    let mut test = LoopTest::new();
+    let name = "__consumer_offsets";
+    let own = CreateTopic { is_internal: true, ..CreateTopic::with_defaults(name) };
+    let mut created = test.create_topic(own);
+    test.hand_on(1);
+    assert_eq!(answer(&mut created), Some(Ok(())));
+    let topics = test.state.given.replicas.topics();
+    let refused = Some(ErrorCode::InvalidTopicException);
+    let named = TopicRef::Name(StrBytes::from_static_str(name));
+    assert_eq!(handlers::produce::find(&topics, &named, 0).err(), refused);
+    assert_eq!(handlers::delete_records::find(&topics, name, 0).err(), refused);
+    assert!(topics.named(name).is_ok_and(|topic| topic.partition(0).is_ok()), "it serves others");
 }
 
 #[test]

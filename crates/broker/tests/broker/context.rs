@@ -29,6 +29,7 @@ use tidelog_protocol::{
             ApiKey as WireKey, CreateTopicsRequest, MetadataRequest, MetadataResponse,
             RequestHeader, ResponseHeader, TopicName,
             create_topics_request::{CreatableTopic, CreatableTopicConfig},
+            metadata_request::MetadataRequestTopic,
         },
         protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes},
     },
@@ -177,6 +178,13 @@ impl BrokerTest {
 
     pub fn metadata(&self, version: i16) -> MetadataResponse {
         self.call(version, &MetadataRequest::default().with_topics(None))
+    }
+
+    /// What asking for a topic, which may create it, says of it.
+    pub fn metadata_of(&self, name: &str) -> i16 {
+        let topic = MetadataRequestTopic::default().with_name(Some(TopicName(text(name))));
+        let request = MetadataRequest::default().with_topics(Some(vec![topic]));
+        self.call(9, &request.with_allow_auto_topic_creation(true)).topics[0].error_code
     }
 
     pub fn leader_epoch(&self, topic: &str) -> i32 {

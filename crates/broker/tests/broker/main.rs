@@ -1,5 +1,7 @@
 //! The broker as its connections see it: requests in, answers out, over a disk that can lose power.
 
+mod admin;
+mod configs;
 mod context;
 mod fetch;
 mod offsets;

@@ -242,6 +242,6 @@ fn a_setting_is_described_with_all_the_places_it_could_come_from() {
     let broker = describe(&test, 4, "1");
     let segment = broker.iter().find(|config| &*config.name == "log.segment.bytes");
     let segment = segment.expect("described");
-    assert_eq!((segment.value.as_deref(), segment.read_only), (Some("5000000"), true));
+    assert_eq!((segment.value.as_deref(), segment.read_only), (Some("5000000"), false));
     assert!(describe(&test, 4, "2").is_empty(), "another broker is not described here");
 }

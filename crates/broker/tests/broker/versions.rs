@@ -6,14 +6,21 @@ use tidelog_protocol::{
     ApiKey,
     api_versions::TABLE,
     kafka_protocol::messages::{
-        ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest,
-        DescribeClusterRequest, DescribeConfigsRequest, FindCoordinatorRequest,
-        InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
-        TopicName,
+        AlterConfigsRequest, ApiVersionsRequest, BrokerId, CreatePartitionsRequest,
+        CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
+        DescribeConfigsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
+        DescribeQuorumRequest, DescribeTopicPartitionsRequest, FindCoordinatorRequest,
+        IncrementalAlterConfigsRequest, InitProducerIdRequest, ListConfigResourcesRequest,
+        ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, TopicName,
+        UpdateFeaturesRequest, alter_configs_request,
+        create_partitions_request::CreatePartitionsTopic,
         create_topics_request::CreatableTopic,
+        delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
         delete_topics_request::DeleteTopicState,
         describe_configs_request::DescribeConfigsResource,
+        describe_producers_request, describe_quorum_request,
         fetch_request::FetchTopic,
+        incremental_alter_configs_request,
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
         metadata_request::MetadataRequestTopic,
         offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
@@ -53,6 +60,26 @@ fn ask(test: &BrokerTest, key: ApiKey, version: i16, id: uuid::Uuid) {
         ApiKey::DescribeCluster => {
             let response = test.call(version, &DescribeClusterRequest::default());
             assert_eq!((response.error_code, response.brokers.len()), (0, 1), "v{version}");
+        }
+        ApiKey::DeleteRecords => delete_records(test, version),
+        ApiKey::AlterConfigs => alter_configs(test, version),
+        ApiKey::DescribeLogDirs => {
+            let response = test.call(version, &DescribeLogDirsRequest::default().with_topics(None));
+            assert_eq!((response.error_code, response.results.len()), (0, 1), "v{version}");
+        }
+        ApiKey::CreatePartitions => create_partitions(test, version),
+        ApiKey::IncrementalAlterConfigs => incremental_alter_configs(test, version),
+        ApiKey::DescribeQuorum => describe_quorum(test, version),
+        ApiKey::UpdateFeatures => update_features(test, version),
+        ApiKey::DescribeProducers => describe_producers(test, version),
+        ApiKey::ListConfigResources => {
+            let response = test.call(version, &ListConfigResourcesRequest::default());
+            let listed = !response.config_resources.is_empty();
+            assert_eq!((response.error_code, listed), (0, version >= 1), "v{version}");
+        }
+        ApiKey::DescribeTopicPartitions => {
+            let response = test.call(version, &DescribeTopicPartitionsRequest::default());
+            assert_eq!(response.topics[0].error_code, 0, "v{version}");
         }
     }
 }
@@ -178,6 +205,78 @@ fn describe_configs(test: &BrokerTest, version: i16) {
     let response = test.call(version, &request.with_include_synonyms(true));
     let errors: Vec<i16> = response.results.iter().map(|result| result.error_code).collect();
     assert_eq!(errors, [0, 0], "v{version}");
+}
+
+fn delete_records(test: &BrokerTest, version: i16) {
+    let topic = DeleteRecordsTopic::default()
+        .with_name(TopicName(text("topic")))
+        .with_partitions(vec![DeleteRecordsPartition::default().with_offset(0)]);
+    let request = DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(10_000);
+    let response = test.call(version, &request);
+    let answer = &response.topics[0].partitions[0];
+    assert_eq!((answer.error_code, answer.low_watermark), (0, 0), "v{version}");
+}
+
+fn alter_configs(test: &BrokerTest, version: i16) {
+    let config = alter_configs_request::AlterableConfig::default()
+        .with_name(text("flush.ms"))
+        .with_value(Some(text("1000")));
+    let resource = alter_configs_request::AlterConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(text("topic"))
+        .with_configs(vec![config]);
+    let request = AlterConfigsRequest::default().with_resources(vec![resource]);
+    let response = test.call(version, &request);
+    assert_eq!(response.responses[0].error_code, 0, "v{version}");
+}
+
+fn create_partitions(test: &BrokerTest, version: i16) {
+    let name = TopicName(text(&format!("grown-by-{version}")));
+    test.create_topic(&name, 1, &[]);
+    let topic = CreatePartitionsTopic::default().with_name(name).with_count(2);
+    let request = CreatePartitionsRequest::default()
+        .with_topics(vec![topic.with_assignments(None)])
+        .with_timeout_ms(10_000);
+    let response = test.call(version, &request);
+    assert_eq!(response.results[0].error_code, 0, "v{version}");
+}
+
+fn incremental_alter_configs(test: &BrokerTest, version: i16) {
+    let config = incremental_alter_configs_request::AlterableConfig::default()
+        .with_name(text("flush.ms"))
+        .with_value(Some(text("2000")));
+    let resource = incremental_alter_configs_request::AlterConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(text("topic"))
+        .with_configs(vec![config]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    let response = test.call(version, &request);
+    assert_eq!(response.responses[0].error_code, 0, "v{version}");
+}
+
+fn describe_quorum(test: &BrokerTest, version: i16) {
+    let topic = describe_quorum_request::TopicData::default()
+        .with_topic_name(TopicName(text("__cluster_metadata")))
+        .with_partitions(vec![describe_quorum_request::PartitionData::default()]);
+    let request = DescribeQuorumRequest::default().with_topics(vec![topic]);
+    let response = test.call(version, &request);
+    let quorum = &response.topics[0].partitions[0];
+    assert_eq!((quorum.error_code, quorum.leader_id), (0, BrokerId(1)), "v{version}");
+    assert_eq!(quorum.current_voters.len(), 1, "v{version}");
+}
+
+fn update_features(test: &BrokerTest, version: i16) {
+    let request = UpdateFeaturesRequest::default().with_timeout_ms(10_000);
+    assert_eq!(test.call(version, &request).error_code, 0, "v{version}");
+}
+
+fn describe_producers(test: &BrokerTest, version: i16) {
+    let topic = describe_producers_request::TopicRequest::default()
+        .with_name(TopicName(text("topic")))
+        .with_partition_indexes(vec![0]);
+    let request = DescribeProducersRequest::default().with_topics(vec![topic]);
+    let response = test.call(version, &request);
+    assert_eq!(response.topics[0].partitions[0].error_code, 0, "v{version}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Topics by name and by id, and their partitions.
 
-use std::sync::Arc;
+use std::{ops::Bound, sync::Arc};
 
 use imbl::{OrdMap, Vector};
 use tidelog_types::{TopicId, TopicIdPartition};
@@ -90,6 +90,13 @@ impl TopicsImage {
         self.names
             .values()
             .map(|topic_id| self.topics.get(topic_id).expect("a topic that has a name has a state"))
+    }
+
+    /// Topics from this name on, by name.
+    pub fn iter_from(&self, name: &str) -> impl Iterator<Item = &Arc<TopicImage>> {
+        let from_there = (Bound::Included(name), Bound::Unbounded);
+        let named = self.names.range::<(Bound<&str>, Bound<&str>), str>(from_there);
+        named.map(|(_, id)| self.topics.get(id).expect("a topic that has a name has a state"))
     }
 
     /// How many topics there are.

@@ -117,6 +117,14 @@ pub struct RegisterBroker {
     pub features: Vec<SupportedFeature>,
 }
 
+impl RegisterBroker {
+    /// Where those reach it that came by this listener.
+    #[must_use]
+    pub fn endpoint(&self, listener: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.listener == listener)
+    }
+}
+
 /// One address of a broker.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {

@@ -4,15 +4,24 @@ use std::{collections::BTreeMap, fmt::Debug};
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest,
-    MetadataRequest, OffsetForLeaderEpochRequest, TopicName,
+    AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest,
+    DescribeTopicPartitionsRequest, FindCoordinatorRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, ListConfigResourcesRequest, ListOffsetsRequest, MetadataRequest,
+    OffsetForLeaderEpochRequest, TopicName, UpdateFeaturesRequest, alter_configs_request,
+    create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic},
     create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
+    delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
     delete_topics_request::DeleteTopicState,
     describe_configs_request::DescribeConfigsResource,
+    describe_log_dirs_request::DescribableLogDirTopic,
+    describe_producers_request, describe_quorum_request, describe_topic_partitions_request,
+    incremental_alter_configs_request,
     list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
     metadata_request::MetadataRequestTopic,
     offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
+    update_features_request::FeatureUpdateKey,
 };
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use tidelog_protocol::{ApiKey, request::CodecRequest};
@@ -29,16 +38,26 @@ pub trait Sample: CodecRequest + Encodable + Debug + PartialEq {
 macro_rules! for_every_codec_request {
     ($function:ident, $($argument:expr),*) => {{
         use kafka_protocol::messages as m;
+        $function::<m::AlterConfigsRequest>($($argument),*);
         $function::<m::ApiVersionsRequest>($($argument),*);
+        $function::<m::CreatePartitionsRequest>($($argument),*);
         $function::<m::CreateTopicsRequest>($($argument),*);
+        $function::<m::DeleteRecordsRequest>($($argument),*);
         $function::<m::DeleteTopicsRequest>($($argument),*);
         $function::<m::DescribeClusterRequest>($($argument),*);
         $function::<m::DescribeConfigsRequest>($($argument),*);
+        $function::<m::DescribeLogDirsRequest>($($argument),*);
+        $function::<m::DescribeProducersRequest>($($argument),*);
+        $function::<m::DescribeQuorumRequest>($($argument),*);
+        $function::<m::DescribeTopicPartitionsRequest>($($argument),*);
         $function::<m::FindCoordinatorRequest>($($argument),*);
+        $function::<m::IncrementalAlterConfigsRequest>($($argument),*);
         $function::<m::InitProducerIdRequest>($($argument),*);
+        $function::<m::ListConfigResourcesRequest>($($argument),*);
         $function::<m::ListOffsetsRequest>($($argument),*);
         $function::<m::MetadataRequest>($($argument),*);
         $function::<m::OffsetForLeaderEpochRequest>($($argument),*);
+        $function::<m::UpdateFeaturesRequest>($($argument),*);
     }};
 }
 
@@ -261,5 +280,182 @@ impl Sample for OffsetForLeaderEpochRequest {
                 }))
                 .with_unknown_tagged_fields(tags(flexible, random))
         }))
+    }
+}
+
+impl Sample for AlterConfigsRequest {
+    fn sample(version: i16, random: &mut Random) -> Self {
+        let flexible = version >= 2;
+        AlterConfigsRequest::default()
+            .with_resources(random.list(|random| {
+                alter_configs_request::AlterConfigsResource::default()
+                    .with_resource_type(random.int8())
+                    .with_resource_name(text(random))
+                    .with_configs(random.list(|random| {
+                        alter_configs_request::AlterableConfig::default()
+                            .with_name(text(random))
+                            .with_value(random.maybe(text))
+                            .with_unknown_tagged_fields(tags(flexible, random))
+                    }))
+                    .with_unknown_tagged_fields(tags(flexible, random))
+            }))
+            .with_validate_only(random.bool())
+            .with_unknown_tagged_fields(tags(flexible, random))
+    }
+}
+
+impl Sample for CreatePartitionsRequest {
+    fn sample(version: i16, random: &mut Random) -> Self {
+        let flexible = version >= 2;
+        let assignment = |random: &mut Random| {
+            CreatePartitionsAssignment::default()
+                .with_broker_ids(random.list(|random| random.int32().into()))
+                .with_unknown_tagged_fields(tags(flexible, random))
+        };
+        CreatePartitionsRequest::default()
+            .with_topics(random.list(|random| {
+                CreatePartitionsTopic::default()
+                    .with_name(topic_name(random))
+                    .with_count(random.int32())
+                    .with_assignments(random.maybe(|random| random.list(assignment)))
+                    .with_unknown_tagged_fields(tags(flexible, random))
+            }))
+            .with_timeout_ms(random.int32())
+            .with_validate_only(random.bool())
+            .with_unknown_tagged_fields(tags(flexible, random))
+    }
+}
+
+impl Sample for DeleteRecordsRequest {
+    fn sample(version: i16, random: &mut Random) -> Self {
+        let flexible = version >= 2;
+        DeleteRecordsRequest::default()
+            .with_topics(random.list(|random| {
+                DeleteRecordsTopic::default()
+                    .with_name(topic_name(random))
+                    .with_partitions(random.list(|random| {
+                        DeleteRecordsPartition::default()
+                            .with_partition_index(random.int32())
+                            .with_offset(random.int64())
+                            .with_unknown_tagged_fields(tags(flexible, random))
+                    }))
+                    .with_unknown_tagged_fields(tags(flexible, random))
+            }))
+            .with_timeout_ms(random.int32())
+            .with_unknown_tagged_fields(tags(flexible, random))
+    }
+}
+
+impl Sample for DescribeLogDirsRequest {
+    fn sample(version: i16, random: &mut Random) -> Self {
+        let flexible = version >= 2;
+        let topic = |random: &mut Random| {
+            DescribableLogDirTopic::default()
+                .with_topic(topic_name(random))
+                .with_partitions(random.list(Random::int32))
+                .with_unknown_tagged_fields(tags(flexible, random))
+        };
+        DescribeLogDirsRequest::default()
+            .with_topics(random.maybe(|random| random.list(topic)))
+            .with_unknown_tagged_fields(tags(flexible, random))
+    }
+}
+
+impl Sample for DescribeProducersRequest {
+    fn sample(_version: i16, random: &mut Random) -> Self {
+        DescribeProducersRequest::default()
+            .with_topics(random.list(|random| {
+                describe_producers_request::TopicRequest::default()
+                    .with_name(topic_name(random))
+                    .with_partition_indexes(random.list(Random::int32))
+                    .with_unknown_tagged_fields(tags(true, random))
+            }))
+            .with_unknown_tagged_fields(tags(true, random))
+    }
+}
+
+impl Sample for DescribeQuorumRequest {
+    fn sample(_version: i16, random: &mut Random) -> Self {
+        DescribeQuorumRequest::default()
+            .with_topics(random.list(|random| {
+                describe_quorum_request::TopicData::default()
+                    .with_topic_name(topic_name(random))
+                    .with_partitions(random.list(|random| {
+                        describe_quorum_request::PartitionData::default()
+                            .with_partition_index(random.int32())
+                            .with_unknown_tagged_fields(tags(true, random))
+                    }))
+                    .with_unknown_tagged_fields(tags(true, random))
+            }))
+            .with_unknown_tagged_fields(tags(true, random))
+    }
+}
+
+impl Sample for DescribeTopicPartitionsRequest {
+    fn sample(_version: i16, random: &mut Random) -> Self {
+        DescribeTopicPartitionsRequest::default()
+            .with_topics(random.list(|random| {
+                describe_topic_partitions_request::TopicRequest::default()
+                    .with_name(topic_name(random))
+                    .with_unknown_tagged_fields(tags(true, random))
+            }))
+            .with_response_partition_limit(random.int32())
+            .with_cursor(random.maybe(|random| {
+                describe_topic_partitions_request::Cursor::default()
+                    .with_topic_name(topic_name(random))
+                    .with_partition_index(random.int32())
+                    .with_unknown_tagged_fields(tags(true, random))
+            }))
+            .with_unknown_tagged_fields(tags(true, random))
+    }
+}
+
+impl Sample for IncrementalAlterConfigsRequest {
+    fn sample(version: i16, random: &mut Random) -> Self {
+        let flexible = version >= 1;
+        IncrementalAlterConfigsRequest::default()
+            .with_resources(random.list(|random| {
+                incremental_alter_configs_request::AlterConfigsResource::default()
+                    .with_resource_type(random.int8())
+                    .with_resource_name(text(random))
+                    .with_configs(random.list(|random| {
+                        incremental_alter_configs_request::AlterableConfig::default()
+                            .with_name(text(random))
+                            .with_config_operation(random.int8())
+                            .with_value(random.maybe(text))
+                            .with_unknown_tagged_fields(tags(flexible, random))
+                    }))
+                    .with_unknown_tagged_fields(tags(flexible, random))
+            }))
+            .with_validate_only(random.bool())
+            .with_unknown_tagged_fields(tags(flexible, random))
+    }
+}
+
+impl Sample for ListConfigResourcesRequest {
+    fn sample(version: i16, random: &mut Random) -> Self {
+        let types = if version >= 1 { random.list(Random::int8) } else { Vec::new() };
+        ListConfigResourcesRequest::default()
+            .with_resource_types(types)
+            .with_unknown_tagged_fields(tags(true, random))
+    }
+}
+
+impl Sample for UpdateFeaturesRequest {
+    fn sample(version: i16, random: &mut Random) -> Self {
+        UpdateFeaturesRequest::default()
+            .with_timeout_ms(random.int32())
+            .with_feature_updates(random.list(|random| {
+                let update = FeatureUpdateKey::default()
+                    .with_feature(text(random))
+                    .with_max_version_level(random.int16())
+                    .with_unknown_tagged_fields(tags(true, random));
+                match version {
+                    0 => update.with_allow_downgrade(random.bool()),
+                    _ => update.with_upgrade_type(random.int8()),
+                }
+            }))
+            .with_validate_only(version >= 1 && random.bool())
+            .with_unknown_tagged_fields(tags(true, random))
     }
 }

@@ -237,6 +237,10 @@ impl FileSystem for FaultFileSystem {
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         self.inner.free_bytes(path)
     }
+
+    fn total_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.inner.total_bytes(path)
+    }
 }
 
 #[derive(Debug)]

@@ -111,6 +111,14 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// # Errors
     /// As the operating system says.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// Bytes that the file system that holds `path` has in all.
+    ///
+    /// # Errors
+    /// As the operating system says; [`io::ErrorKind::Unsupported`] where nobody knows.
+    fn total_bytes(&self, path: &Path) -> io::Result<u64> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// An open file. Reads and writes name their position, so threads may share one.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidelog_types::{BrokerId, LeaderEpoch, PartitionEpoch, TopicId, Uuid};
 
-use super::name::check_topic_name;
+use super::name::{check_topic_name, is_internal_topic};
 use crate::{
     control::configs::{check_topic_configs, topic_config_records},
     controller::{Controller, ControllerResult},
@@ -30,6 +30,8 @@ pub struct CreateTopic {
     pub assignments: Vec<ReplicaAssignment>,
     /// Settings, as key and value.
     pub configs: Vec<(String, Option<String>)>,
+    /// Whether it is one of the broker's own, which no client may create.
+    pub is_internal: bool,
 }
 
 /// Where one partition of a new topic goes.
@@ -73,6 +75,7 @@ impl CreateTopic {
             replication_factor: -1,
             assignments: Vec::new(),
             configs: Vec::new(),
+            is_internal: false,
         }
     }
 }
@@ -126,7 +129,7 @@ impl Controller {
         topic: &CreateTopic,
         plan: &mut Plan<'_>,
     ) -> Result<CreatedTopic, ControllerError> {
-        self.check_name(&topic.name, plan)?;
+        self.check_name(topic, plan)?;
         let configs = check_topic_configs(&topic.configs)?;
         let replicas = match topic.assignments.as_slice() {
             [] => self.place_partitions(topic, plan)?,
@@ -146,7 +149,8 @@ impl Controller {
         Ok(created)
     }
 
-    fn check_name(&self, name: &str, plan: &Plan<'_>) -> Result<(), ControllerError> {
+    fn check_name(&self, topic: &CreateTopic, plan: &Plan<'_>) -> Result<(), ControllerError> {
+        let name = topic.name.as_str();
         check_topic_name(name)?;
         if name == "__cluster_metadata" {
             let text = "Creation of internal topic __cluster_metadata is prohibited.";
@@ -154,6 +158,12 @@ impl Controller {
         }
         if self.image.topics().get(name).is_some() {
             return Err(ControllerError::TopicAlreadyExists { name: name.to_owned() });
+        }
+        assert!(is_internal_topic(name) || !topic.is_internal, "{name} is nobody's own topic");
+        if is_internal_topic(name) && !topic.is_internal {
+            return Err(ControllerError::InvalidTopicName(format!(
+                "Topic '{name}' is internal: the broker creates it itself when it is needed."
+            )));
         }
         let planned = lookalike_key(name).and_then(|key| plan.lookalikes.get(&key));
         let other = self.image.topics().lookalike(name).or(planned.map(String::as_str));
@@ -229,7 +239,7 @@ impl Controller {
         Ok(by_partition.into_values().collect())
     }
 
-    fn check_assignment(
+    pub(super) fn check_assignment(
         &self,
         partition: i32,
         broker_ids: &[BrokerId],
@@ -304,7 +314,7 @@ impl Controller {
     }
 
     /// The first active replica leads; all active ones are in sync, for there is nothing to lack.
-    fn new_partition(&self, replicas: Vec<BrokerId>) -> PartitionRegistration {
+    pub(super) fn new_partition(&self, replicas: Vec<BrokerId>) -> PartitionRegistration {
         let is_active = |id: &BrokerId| self.image.cluster().is_active(*id);
         let isr: Vec<_> = replicas.iter().copied().filter(is_active).collect();
         assert!(!isr.is_empty(), "a new partition has a leader");
@@ -323,7 +333,7 @@ impl Controller {
         }
     }
 
-    fn candidates(&self) -> Vec<Candidate> {
+    pub(super) fn candidates(&self) -> Vec<Candidate> {
         let brokers = self.image.cluster().brokers();
         let candidate = |broker: &std::sync::Arc<crate::image::BrokerRegistration>| Candidate {
             broker_id: broker.broker_id,
@@ -336,14 +346,19 @@ impl Controller {
 
 impl Plan<'_> {
     fn check_partitions(&self, more: usize) -> Result<(), ControllerError> {
-        if self.partitions + more > PARTITIONS_PER_REQUEST_MAX {
-            return Err(ControllerError::PolicyViolation(format!(
-                "Excessively large number of partitions per request: at most \
-                 {PARTITIONS_PER_REQUEST_MAX} can be created at once."
-            )));
-        }
-        Ok(())
+        check_partition_count(self.partitions + more)
     }
+}
+
+/// Whether one request may create so many partitions in all.
+pub(super) fn check_partition_count(partitions: usize) -> Result<(), ControllerError> {
+    if partitions <= PARTITIONS_PER_REQUEST_MAX {
+        return Ok(());
+    }
+    Err(ControllerError::PolicyViolation(format!(
+        "Excessively large number of partitions per request: at most \
+         {PARTITIONS_PER_REQUEST_MAX} can be created at once."
+    )))
 }
 
 fn check_manual(topic: &CreateTopic) -> Result<(), ControllerError> {
@@ -357,10 +372,10 @@ fn check_manual(topic: &CreateTopic) -> Result<(), ControllerError> {
     )))
 }
 
-fn invalid_request(text: &str) -> ControllerError {
+pub(super) fn invalid_request(text: &str) -> ControllerError {
     ControllerError::InvalidRequest(text.to_owned())
 }
 
-fn invalid_assignment(text: String) -> ControllerError {
+pub(super) fn invalid_assignment(text: String) -> ControllerError {
     ControllerError::InvalidReplicaAssignment(text)
 }

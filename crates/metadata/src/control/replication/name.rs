@@ -5,6 +5,16 @@ use crate::error::ControllerError;
 /// Characters of the longest topic name.
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 
+/// Topics that brokers create and write themselves, by Kafka's names.
+const INTERNAL_TOPICS: [&str; 3] =
+    ["__consumer_offsets", "__transaction_state", "__share_group_state"];
+
+/// Whether brokers alone create this topic and write to it.
+#[must_use]
+pub fn is_internal_topic(name: &str) -> bool {
+    INTERNAL_TOPICS.contains(&name)
+}
+
 /// Whether a topic may have this name, whoever else has it.
 ///
 /// # Errors

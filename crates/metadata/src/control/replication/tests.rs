@@ -1,4 +1,4 @@
-//! Creating and deleting topics: Kafka's rules, one row each.
+//! Creating, growing and deleting topics: Kafka's rules, one row each.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use tidelog_types::{BrokerId, ErrorCode, LeaderEpoch, Uuid};
 
 use super::*;
 use crate::{
-    MetadataRecord,
+    ControllerError, MetadataRecord,
     controller_test::{ControllerTest, topic},
     record::ConfigResource,
 };
@@ -338,4 +338,83 @@ fn ten_thousand_topics_one_by_one_and_ten_thousand_partitions_at_once() {
         partition.leader_epoch == LeaderEpoch(1) && partition.leader == Some(BrokerId(1))
     };
     assert!(topics.iter().all(|topic| topic.partitions().all(|(_, p)| restarted(p))));
+}
+
+fn grow(name: &str, count: i32, assignments: Option<&[&[i32]]>) -> CreatePartitions {
+    let ids = |ids: &&[i32]| ids.iter().map(|id| BrokerId(*id)).collect();
+    let assignments = assignments.map(|all| all.iter().map(ids).collect());
+    CreatePartitions { name: name.to_owned(), count, assignments }
+}
+
+#[test]
+fn a_topic_grows_by_partitions_of_the_replication_factor_that_it_has() {
+    let mut test = ControllerTest::with_brokers(3);
+    test.create(&[topic("placed", 2, 2), topic("assigned", 1, 2)]);
+    let before = test.partition("placed", 1).clone();
+    let wanted = [
+        grow("placed", 5, None),
+        grow("assigned", 3, Some(&[&[3, 1], &[2, 3]])),
+        grow("missing", 3, None),
+    ];
+    let dry = test.controller.create_partitions(&wanted, true);
+    let planned = test.controller.create_partitions(&wanted, false);
+    assert_eq!((dry.records.len(), &dry.response), (0, &planned.response));
+    let results: Vec<_> = test.play(planned).into_iter().map(|grown| grown.result).collect();
+    let unknown = ControllerError::UnknownTopic { name: "missing".to_owned() };
+    assert_eq!(results, [Ok(()), Ok(()), Err(unknown)]);
+    assert_eq!(test.partition("placed", 1), &before, "what was there stays as it was");
+    for number in 2..5 {
+        let partition = test.partition("placed", number);
+        assert_eq!((partition.replicas.len(), partition.leader_epoch), (2, LeaderEpoch(0)));
+        assert_eq!(partition.leader, Some(partition.replicas[0]));
+    }
+    for (number, replicas) in [(1, [3, 1]), (2, [2, 3])] {
+        assert_eq!(test.partition("assigned", number).replicas, replicas.map(BrokerId));
+    }
+    assert_eq!(test.image.topics().partition_count(), 5 + 3);
+}
+
+#[test]
+fn a_topic_that_cannot_grow_so_is_refused_in_kafkas_words() {
+    let mut test = ControllerTest::with_brokers(2);
+    test.create(&[topic("two", 2, 1)]);
+    let (numbers, assignment) = (ErrorCode::InvalidPartitions, ErrorCode::InvalidReplicaAssignment);
+    let no_increase = "would not be an increase";
+    for (count, assignments, code, text) in [
+        (2, None, numbers, "Topic already has 2 partition(s)."),
+        (1, None, numbers, no_increase),
+        (0, None, numbers, no_increase),
+        (i32::MIN, None, numbers, no_increase),
+        (10_003, None, ErrorCode::PolicyViolation, "at most 10000"),
+        (i32::MAX, None, ErrorCode::PolicyViolation, "at most 10000"),
+        (4, Some(&[&[1][..]][..]), assignment, "only 1 assignment(s) were specified"),
+        (3, Some(&[&[][..]][..]), assignment, "an empty replica list"),
+        (3, Some(&[&[1, 2][..]][..]), assignment, "which have 1 replica(s)"),
+        (3, Some(&[&[9][..]][..]), assignment, "no such broker is registered"),
+    ] {
+        let planned = test.controller.create_partitions(&[grow("two", count, assignments)], false);
+        assert_eq!(planned.records, vec![], "{count}");
+        let refused = planned.response[0].result.as_ref().expect_err("a refusal");
+        assert_eq!(refused.error_code(), code, "{count} {assignments:?}");
+        assert!(refused.to_string().contains(text), "{refused}");
+    }
+    let twice = [grow("two", 3, None), grow("two", 4, None), grow("two", 5, None)];
+    let planned = test.controller.create_partitions(&twice, false);
+    let duplicate = ControllerError::InvalidRequest("Duplicate topic name.".to_owned());
+    assert_eq!(planned.records, vec![]);
+    assert_eq!(planned.response.len(), 1, "one answer for one name");
+    assert_eq!(planned.response[0].result, Err(duplicate));
+}
+
+#[test]
+fn only_the_broker_creates_the_topics_that_are_its_own() {
+    let mut test = ControllerTest::with_brokers(1);
+    for name in ["__consumer_offsets", "__transaction_state", "__share_group_state"] {
+        let text =
+            format!("Topic '{name}' is internal: the broker creates it itself when it is needed.");
+        assert_refused(&mut test, &topic(name, 1, 1), ErrorCode::InvalidTopicException, &text);
+        let own = CreateTopic { is_internal: true, ..topic(name, 50, 1) };
+        assert_eq!(test.create(&[own])[0].result.as_ref().err(), None, "{name}");
+        assert_eq!(test.image.topics().get(name).expect("created").partition_count(), 50);
+    }
 }

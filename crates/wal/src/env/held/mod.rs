@@ -146,6 +146,10 @@ impl FileSystem for HeldFileSystem {
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         StdFileSystem.free_bytes(path)
     }
+
+    fn total_bytes(&self, path: &Path) -> io::Result<u64> {
+        StdFileSystem.total_bytes(path)
+    }
 }
 
 impl State {
