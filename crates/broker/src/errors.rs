@@ -61,8 +61,9 @@ pub(crate) fn read(error: &ReadError) -> ErrorCode {
         ReadError::Damaged { .. }
         | ReadError::Suspect
         | ReadError::TooManyOpenFiles
+        // Clients ask again; REQUEST_TIMED_OUT is none of a fetch's, and Kafka's consumer throws.
+        | ReadError::Busy
         | ReadError::Io { .. } => ErrorCode::KafkaStorageError,
-        ReadError::Busy => ErrorCode::RequestTimedOut,
         ReadError::Closed => ErrorCode::NotLeaderOrFollower,
     }
 }
@@ -73,5 +74,19 @@ pub(crate) fn propose(error: &ProposeError) -> ErrorCode {
         ProposeError::NotLeader { .. } => ErrorCode::NotController,
         ProposeError::TooLarge { .. } => ErrorCode::PolicyViolation,
         ProposeError::Full { .. } | ProposeError::Stopped => ErrorCode::RequestTimedOut,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A consumer throws on any code that is none of a fetch's.
+    #[test]
+    fn a_read_that_may_be_tried_again_is_told_in_a_code_that_consumers_try_again() {
+        for error in [ReadError::Busy, ReadError::TooManyOpenFiles] {
+            assert_eq!(read(&error), ErrorCode::KafkaStorageError, "{error}");
+        }
+        assert_eq!(read(&ReadError::Closed), ErrorCode::NotLeaderOrFollower);
     }
 }

@@ -36,12 +36,20 @@ pub(crate) fn handle(
     let receiver = broker.controller.next_producer_id();
     let broker = Arc::clone(broker);
     Ok(park(receiver, Some(PATIENCE), move |given| {
-        let given = match given {
-            Answer::Got(given) => given,
-            Answer::TimedOut | Answer::Lost => Err(ErrorCode::CoordinatorNotAvailable),
-        };
-        context.encode(&broker.metrics, &answer(&broker, &context, given))
+        context.encode(&broker.metrics, &answer(&broker, &context, outcome(given)))
     }))
+}
+
+/// Whatever keeps an id from being given ends by itself. Of the codes that say so, only
+/// COORDINATOR_LOAD_IN_PROGRESS has every client ask again: others end a Java producer, or have it
+/// look for the coordinator of a transaction that it has none of.
+fn outcome(given: Answer<Result<ProducerId, ErrorCode>>) -> Result<ProducerId, ErrorCode> {
+    match given {
+        Answer::Got(Ok(id)) => Ok(id),
+        Answer::Got(Err(_)) | Answer::TimedOut | Answer::Lost => {
+            Err(ErrorCode::CoordinatorLoadInProgress)
+        }
+    }
 }
 
 /// A producer gives both of its old id and epoch or neither, and has no transactional id.
@@ -62,5 +70,19 @@ fn answer(
             .with_error_code(context.error(&broker.metrics, code))
             .with_producer_id(WireProducerId(ProducerId::NONE.0))
             .with_producer_epoch(-1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_producer_that_gets_no_id_now_is_told_to_ask_again() {
+        let not_controller = Answer::Got(Err(ErrorCode::NotController));
+        for given in [not_controller, Answer::TimedOut, Answer::Lost] {
+            assert_eq!(outcome(given), Err(ErrorCode::CoordinatorLoadInProgress));
+        }
+        assert_eq!(outcome(Answer::Got(Ok(ProducerId(7)))), Ok(ProducerId(7)));
     }
 }
