@@ -58,6 +58,16 @@ pub enum IdentityError {
         /// The directory.
         path: PathBuf,
     },
+    /// There is metadata, which comes after the log, and no log.
+    #[error(
+        "{}: holds metadata, but wal/checkpoint is missing; refusing to start with empty \
+         partitions: is the disk of wal/ mounted?",
+        path.display()
+    )]
+    LogMissing {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The directory is another broker's.
     #[error("{}: belongs to node.id {}, but node.id is {}", path.display(), owner.0, node_id.0)]
     Foreign {
@@ -88,6 +98,9 @@ impl Identity {
             if identity.node_id != node_id {
                 let owner = identity.node_id;
                 return Err(IdentityError::Foreign { path: dir.to_owned(), owner, node_id });
+            }
+            if has_lost_log(fs, dir).map_err(io)? {
+                return Err(IdentityError::LogMissing { path: dir.to_owned() });
             }
             return Ok(identity);
         }
@@ -188,6 +201,12 @@ fn holds_data(fs: &dyn FileSystem, dir: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
+/// A start opens the log before the metadata, and a log that was opened once has a checkpoint.
+fn has_lost_log(fs: &dyn FileSystem, dir: &Path) -> io::Result<bool> {
+    let metadata = dir.join("raft").join("group-0").join("log");
+    Ok(fs.exists(&metadata)? && !fs.exists(&dir.join("wal").join("checkpoint"))?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,6 +253,18 @@ mod tests {
         std::fs::create_dir_all(dir.path().join("wal/x")).expect("data");
         let refused = load(dir.path(), 1).expect_err("data");
         assert!(refused.starts_with("DIR: holds data but no identity file"), "{refused}");
+    }
+
+    #[test]
+    fn metadata_without_a_log_has_lost_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let made = load(dir.path(), 1).expect("made");
+        std::fs::create_dir_all(dir.path().join("raft/group-0/log")).expect("metadata");
+        let refused = load(dir.path(), 1).expect_err("no log");
+        assert!(refused.starts_with("DIR: holds metadata, but wal/checkpoint"), "{refused}");
+        std::fs::create_dir_all(dir.path().join("wal")).expect("a log");
+        std::fs::write(dir.path().join("wal/checkpoint"), "").expect("a checkpoint");
+        assert_eq!(load(dir.path(), 1), Ok(made));
     }
 
     #[test]
