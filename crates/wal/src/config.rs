@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::chain::whole_blocks;
+
 /// When a producer may be told that its records are safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -57,6 +59,15 @@ impl WalConfig {
             index_interval_bytes: 4096,
             snapshot_interval_bytes: 64 << 20,
         }
+    }
+
+    /// The same with files of whole blocks: groups, and writes past the page cache, are made of
+    /// them.
+    #[must_use]
+    pub(crate) fn in_blocks(mut self) -> WalConfig {
+        self.file_bytes = whole_blocks(self.file_bytes);
+        self.first_file_bytes = whole_blocks(self.first_file_bytes);
+        self
     }
 }
 

@@ -104,6 +104,7 @@ impl Wal {
         fs: Arc<dyn FileSystem>,
         metrics: WalMetrics,
     ) -> Result<(Wal, Recovered, Steppers), WalError> {
+        let config = config.in_blocks();
         let dir = wal_dir(&config);
         fs.create_dir_all(&dir).map_err(|error| WalError::of("cannot create", &dir, error))?;
         let directory = fs.lock(&dir).map_err(|error| match error.kind() {

@@ -97,6 +97,9 @@ impl Writer {
     fn next_file(&mut self, bytes: u64) -> Result<Step, Fatal> {
         let first = self.written + 1;
         if !self.chain.roll(first, bytes)? {
+            if self.has_cut_waiting() {
+                self.shard.pool.exceed();
+            }
             self.shard.bells.filler.ring();
             self.shard.spill_wanted.store(true, Ordering::Release);
             self.shard.bells.spill.ring();
@@ -108,6 +111,12 @@ impl Writer {
         self.shard.bells.filler.ring();
         self.shard.bells.spill.ring();
         Ok(Step::Worked)
+    }
+
+    /// A partition with a cut that is not durable is not spilled, and keeps its oldest file.
+    fn has_cut_waiting(&self) -> bool {
+        let queue = self.shard.queue();
+        self.pending.iter().chain(&queue.frames).any(Queued::is_cut)
     }
 
     /// One idle frame says that the last group is durable; without it, recovery could not tell

@@ -11,6 +11,7 @@ use tidelog_wal::{
     WalError,
     chain::{
         self, BLOCK_BYTES, ChainConfig, ChainFile, ChainWriter, FileHeader, FilePool, block_align,
+        whole_blocks,
     },
     env::{Caching, FileSystem, Open, read_exact_at},
 };
@@ -44,7 +45,7 @@ pub(crate) struct RecoveredLog {
 /// Bytes of the largest entry that a log with these settings takes.
 pub(crate) fn entry_bytes_max(config: &RaftConfig) -> u64 {
     const RECORD_OVERHEAD: u64 = 256;
-    config.settings.segment_bytes - BLOCK_BYTES - STATE_BYTES_MAX - RECORD_OVERHEAD
+    whole_blocks(config.settings.segment_bytes) - BLOCK_BYTES - STATE_BYTES_MAX - RECORD_OVERHEAD
 }
 
 /// Reads the log in `dir`, makes what it keeps durable, and begins a fresh file.
@@ -67,11 +68,12 @@ pub(crate) fn recover(
 }
 
 fn chain_config(dir: &Path, config: &RaftConfig) -> ChainConfig {
+    let file_bytes = whole_blocks(config.settings.segment_bytes);
     ChainConfig {
         dir: dir.to_owned(),
         owner: OWNER,
-        file_bytes: config.settings.segment_bytes,
-        first_file_bytes: config.settings.segment_bytes.min(FIRST_FILE_BYTES),
+        file_bytes,
+        first_file_bytes: file_bytes.min(FIRST_FILE_BYTES),
         files_max: usize::MAX,
         files_ready: 1,
     }

@@ -113,6 +113,12 @@ pub(crate) struct Blank {
     file: Arc<dyn File>,
 }
 
+/// The bytes of a file that is to have `bytes`: whole blocks, one for the header and one more.
+#[must_use]
+pub fn whole_blocks(bytes: u64) -> u64 {
+    (bytes - bytes % BLOCK_BYTES).max(2 * BLOCK_BYTES)
+}
+
 /// The next multiple of [`BLOCK_BYTES`], `position` itself if it is one.
 #[must_use]
 pub fn block_align(position: u64) -> u64 {

@@ -31,8 +31,30 @@ struct State {
     ready: VecDeque<Blank>,
     /// Files being zeroed, which count against the bound.
     filling: usize,
+    /// The next file may be one more than the bound allows.
+    may_exceed: bool,
+    /// By how many files the bound was exceeded at most.
+    exceeded: usize,
     next_slot: u64,
     highest_number: u64,
+}
+
+impl State {
+    fn wants_file(&self, config: &ChainConfig) -> bool {
+        let coming = self.ready_whole(config) + self.filling;
+        let may_exceed = self.may_exceed && coming == 0;
+        coming < config.files_ready && (self.files(config) < config.files_max || may_exceed)
+    }
+
+    fn files(&self, config: &ChainConfig) -> usize {
+        self.live.len() + self.ready_whole(config) + self.filling
+    }
+
+    /// Smaller ones, of a start-up or an earlier setting, are used up where they suffice; nobody
+    /// may have to wait because of them.
+    fn ready_whole(&self, config: &ChainConfig) -> usize {
+        self.ready.iter().filter(|blank| blank.bytes >= config.file_bytes).count()
+    }
 }
 
 impl FilePool {
@@ -45,16 +67,14 @@ impl FilePool {
         highest_number: u64,
     ) -> Arc<FilePool> {
         let (live, ready) = (live.into(), ready.into());
-        let state = State { live, ready, filling: 0, next_slot, highest_number };
+        let state = State { live, ready, next_slot, highest_number, ..State::default() };
         Arc::new(FilePool { fs, config, state: Mutex::new(state) })
     }
 
     /// Whether a file should be zeroed now.
     #[must_use]
     pub fn wants_file(&self) -> bool {
-        let state = self.lock();
-        state.ready.len() + state.filling < self.config.files_ready
-            && state.live.len() + state.ready.len() + state.filling < self.config.files_max
+        self.lock().wants_file(&self.config)
     }
 
     /// Creates and zeroes one file if one is wanted; returns whether it did. Reads and writes the
@@ -65,10 +85,13 @@ impl FilePool {
     pub fn fill_one(&self) -> Result<bool, WalError> {
         let slot = {
             let mut state = self.lock();
-            let wanted = state.ready.len() + state.filling < self.config.files_ready
-                && state.live.len() + state.ready.len() + state.filling < self.config.files_max;
-            if !wanted {
+            if !state.wants_file(&self.config) {
                 return Ok(false);
+            }
+            let files = state.files(&self.config) + 1;
+            if files > self.config.files_max {
+                state.may_exceed = false;
+                state.exceeded = state.exceeded.max(files - self.config.files_max);
             }
             state.filling += 1;
             state.next_slot += 1;
@@ -78,11 +101,15 @@ impl FilePool {
         let mut state = self.lock();
         state.filling -= 1;
         state.ready.push_back(made?);
-        assert!(
-            state.live.len() + state.ready.len() + state.filling <= self.config.files_max,
-            "no more files than allowed"
-        );
+        let files_max = self.config.files_max.saturating_add(state.exceeded);
+        assert!(state.files(&self.config) <= files_max, "no more files than allowed");
         Ok(true)
+    }
+
+    /// Has one file more than the bound allows made for whoever waits for one, because the older
+    /// files are freed only by what he has to write.
+    pub(crate) fn exceed(&self) {
+        self.lock().may_exceed = true;
     }
 
     /// Recycles the files, oldest first, that hold nothing at or above `oldest_needed`; returns
