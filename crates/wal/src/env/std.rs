@@ -1,14 +1,15 @@
 //! The operating system's file system.
 
 use ::std::{
+    collections::BTreeMap,
     fs,
     io::{self, IoSlice},
     os::{
         fd::AsFd as _,
-        unix::fs::{FileExt as _, OpenOptionsExt as _},
+        unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 use rustix::{
     fs::{Advice, FlockOperation, fadvise, flock, statvfs, syncfs},
@@ -61,7 +62,9 @@ impl FileSystem for StdFileSystem {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        fs::File::open(path)?.sync_all()
+        let directory = fs::File::open(path)?;
+        disk_of(&directory, path)?;
+        directory.sync_all()
     }
 
     fn can_sync_all(&self) -> bool {
@@ -70,7 +73,8 @@ impl FileSystem for StdFileSystem {
     }
 
     fn sync_all(&self, path: &Path) -> io::Result<()> {
-        Ok(syncfs(fs::File::open(path)?)?)
+        let directory = fs::File::open(path)?;
+        Ok(syncfs(disk_of(&directory, path)?)?)
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -79,6 +83,7 @@ impl FileSystem for StdFileSystem {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let directory = fs::File::open(path)?;
+        disk_of(&directory, path)?;
         flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Box::new(directory))
     }
@@ -92,6 +97,22 @@ impl FileSystem for StdFileSystem {
         let stat = statvfs(path)?;
         Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
     }
+}
+
+/// A descriptor on the disk that holds an open directory: one for each disk, opened before anything
+/// is written and never closed. The kernel tells a failed write to whoever had the disk open when
+/// it failed; to a fresh descriptor, only if nobody else was told yet.
+fn disk_of(directory: &fs::File, path: &Path) -> io::Result<Arc<fs::File>> {
+    static DISKS: Mutex<BTreeMap<u64, Arc<fs::File>>> = Mutex::new(BTreeMap::new());
+    let device = directory.metadata()?.dev();
+    let mut disks = DISKS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(disk) = disks.get(&device) {
+        return Ok(Arc::clone(disk));
+    }
+    // Not a duplicate of the caller's: that would share its lock.
+    let disk = Arc::new(fs::File::open(path)?);
+    disks.insert(device, Arc::clone(&disk));
+    Ok(disk)
 }
 
 /// Linux before 5.8 answers success although writes failed.
@@ -128,5 +149,22 @@ impl File for StdFile {
 
     fn drop_cache(&self) -> io::Result<()> {
         Ok(fadvise(&self.0, 0, None, Advice::DontNeed)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_synced_by_one_descriptor_that_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        let of = |path: &Path| disk_of(&fs::File::open(path).unwrap(), path).unwrap();
+        let first = of(&inner);
+        fs::remove_dir(&inner).unwrap();
+        assert!(Arc::ptr_eq(&first, &of(dir.path())));
+        StdFileSystem.sync_all(dir.path()).unwrap();
     }
 }
