@@ -1,13 +1,18 @@
 //! Cold reads and searches: what needs the disk waits for a thread of its own.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, MutexGuard},
+};
 
 use tidelog_types::{Entry, Offset};
 
 use crate::{
+    cache::TailEntry,
     error::{Fatal, ReadError},
     file_cache::FileCache,
     log::{ColdRead, Found, FoundBatch, ReadDone},
+    partition::LogState,
     read_ahead::Streams,
     segment::{Region, SegmentRead, Take},
     shard::{LogInner, Shard},
@@ -140,45 +145,52 @@ fn find_by_timestamp(
     timestamp_ms: i64,
     upper: Offset,
 ) -> Result<Option<FoundBatch>, ReadError> {
-    check(log)?;
-    if let Some(reader) = log.reader() {
-        let spilled_end = log.state().spilled_end;
-        let found = reader.find_by_timestamp(timestamp_ms, upper.min(spilled_end))?;
-        if let Some(entry) = found {
-            return Ok(Some(FoundBatch { entry }));
-        }
-    }
-    let state = log.state();
-    let mut entries = state.tail.iter().filter(|entry| entry.last < upper);
-    let found = entries.find(|entry| entry.entry.facts().max_timestamp >= timestamp_ms);
-    Ok(found.map(|found| FoundBatch { entry: found.entry.clone() }))
+    // Memory and where segments end at one moment: what is spilled later is found in neither.
+    let (in_tail, spilled_end) = {
+        let state = readable(log)?;
+        let late = |entry: &&Entry| entry.facts().max_timestamp >= timestamp_ms;
+        (in_memory(&state, upper).find(late).cloned(), state.spilled_end)
+    };
+    let in_segments = match log.reader() {
+        Some(reader) => reader.find_by_timestamp(timestamp_ms, upper.min(spilled_end))?,
+        None => None,
+    };
+    Ok(in_segments.or(in_tail).map(|entry| FoundBatch { entry }))
 }
 
 fn find_max_timestamp(log: &LogInner, upper: Offset) -> Result<Option<FoundBatch>, ReadError> {
-    check(log)?;
-    let mut best: Option<Entry> = None;
-    if let Some(reader) = log.reader() {
-        let spilled_end = log.state().spilled_end;
-        best = reader.find_max_timestamp(upper.min(spilled_end))?;
-    }
-    let state = log.state();
-    for entry in state.tail.iter().filter(|entry| entry.last < upper) {
-        let timestamp = entry.entry.facts().max_timestamp;
-        if best.as_ref().is_none_or(|best| best.facts().max_timestamp < timestamp) {
-            best = Some(entry.entry.clone());
-        }
-    }
-    Ok(best.map(|entry| FoundBatch { entry }))
+    let (in_tail, spilled_end) = {
+        let state = readable(log)?;
+        (first_of_greatest(in_memory(&state, upper)).cloned(), state.spilled_end)
+    };
+    let in_segments = match log.reader() {
+        Some(reader) => reader.find_max_timestamp(upper.min(spilled_end))?,
+        None => None,
+    };
+    let found = first_of_greatest(in_segments.iter().chain(&in_tail));
+    Ok(found.map(|entry| FoundBatch { entry: entry.clone() }))
 }
 
-fn check(log: &LogInner) -> Result<(), ReadError> {
+fn first_of_greatest<'a>(entries: impl Iterator<Item = &'a Entry>) -> Option<&'a Entry> {
+    entries.reduce(|best, next| {
+        let is_later = next.facts().max_timestamp > best.facts().max_timestamp;
+        if is_later { next } else { best }
+    })
+}
+
+/// Batches in memory that may be found: what was deleted stays there for a while.
+fn in_memory(state: &LogState, upper: Offset) -> impl Iterator<Item = &Entry> {
+    let start = state.log_start;
+    let found = move |entry: &&TailEntry| start <= entry.last && entry.last < upper;
+    state.tail.iter().filter(found).map(|entry| &entry.entry)
+}
+
+fn readable(log: &LogInner) -> Result<MutexGuard<'_, LogState>, ReadError> {
     if log.is_removed() {
         return Err(ReadError::Closed);
     }
-    match log.state().is_suspect {
-        true => Err(ReadError::Suspect),
-        false => Ok(()),
-    }
+    let state = log.state();
+    if state.is_suspect { Err(ReadError::Suspect) } else { Ok(state) }
 }
 
 fn out_of_range(log: &LogInner, offset: Offset) -> ReadError {

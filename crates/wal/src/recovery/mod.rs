@@ -6,7 +6,12 @@
 pub(crate) mod replay;
 pub(crate) mod scan;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use tidelog_types::{Offset, TopicIdPartition, Uuid};
 
@@ -134,6 +139,10 @@ fn read_directory(
         None if !chain.files.is_empty() && holds(Rule::RecoveryCheckpoints) => {
             Err(corrupt("WAL files without a checkpoint: restore the directory from a backup"))
         }
+        // What no checkpoint stands for is removed below: all of it, were this let through.
+        None if holds(Rule::RecoveryCheckpoints) && !partition_dirs(config, &**fs)?.is_empty() => {
+            Err(corrupt("no checkpoint, but topics have segments: is the WAL's disk mounted?"))
+        }
         Some(checkpoint) if chain.files.is_empty() && checkpoint.durable_sequence > 0 => {
             Err(corrupt("there is a checkpoint and no WAL file"))
         }
@@ -194,7 +203,7 @@ fn keep_aside(
         let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         write_synced(fs, &path, &bytes[..end], true)?;
         let names = fs.list(dir).map_err(|error| WalError::of("cannot list", dir, error))?;
-        let is_cut = |name: &&std::path::PathBuf| name.extension().is_some_and(|e| e == "bytes");
+        let is_cut = |name: &&PathBuf| name.extension().is_some_and(|e| e == "bytes");
         for old in names.iter().filter(is_cut).rev().skip(CUTS_KEPT) {
             fs.remove_file(old).map_err(|error| WalError::of("cannot remove", old, error))?;
         }
@@ -237,25 +246,35 @@ fn remove_strays(
     fs: &dyn FileSystem,
     checkpoint: &Checkpoint,
 ) -> Result<(), WalError> {
-    let topics = config.dir.join("topics");
-    for topic in list_or_none(fs, &topics)? {
-        let name = topic.file_name().and_then(|name| name.to_str());
-        let Some(topic_id) = name.and_then(Uuid::parse) else { continue };
-        for path in list_or_none(fs, &topic)? {
-            let name = path.file_name().and_then(|name| name.to_str());
-            let Some(partition) = name.and_then(|name| name.parse().ok()) else { continue };
-            let id = TopicIdPartition { topic_id, partition };
-            let entries = &checkpoint.partitions;
-            let found = entries.binary_search_by_key(&id, |(id, _)| *id);
-            if found.map_or(true, |found| entries[found].1.is_removed) {
-                remove_dir(fs, &path)?;
-            }
+    let entries = &checkpoint.partitions;
+    for (id, path) in partition_dirs(config, fs)? {
+        let found = entries.binary_search_by_key(&id, |(id, _)| *id);
+        if found.map_or(true, |found| entries[found].1.is_removed) {
+            remove_dir(fs, &path)?;
         }
     }
     Ok(())
 }
 
-fn list_or_none(fs: &dyn FileSystem, path: &Path) -> Result<Vec<std::path::PathBuf>, WalError> {
+/// Every directory of a partition's segments.
+fn partition_dirs(
+    config: &WalConfig,
+    fs: &dyn FileSystem,
+) -> Result<Vec<(TopicIdPartition, PathBuf)>, WalError> {
+    let mut dirs = Vec::new();
+    for topic in list_or_none(fs, &config.dir.join("topics"))? {
+        let name = topic.file_name().and_then(|name| name.to_str());
+        let Some(topic_id) = name.and_then(Uuid::parse) else { continue };
+        for path in list_or_none(fs, &topic)? {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let Some(partition) = name.and_then(|name| name.parse().ok()) else { continue };
+            dirs.push((TopicIdPartition { topic_id, partition }, path));
+        }
+    }
+    Ok(dirs)
+}
+
+fn list_or_none(fs: &dyn FileSystem, path: &Path) -> Result<Vec<PathBuf>, WalError> {
     match fs.list(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         listed => listed.map_err(|error| WalError::of("cannot list", path, error)),

@@ -153,7 +153,9 @@ fn finish(state: &mut LogState) {
         let gap = state.log_end..proven;
         state.append_damaged(gap);
     }
-    state.high_watermark = state.high_watermark.min(state.log_end);
+    // It is as new as the checkpoint, and older truncations were played over it; the log start was
+    // never above it.
+    state.high_watermark = state.high_watermark.max(state.log_start).min(state.log_end);
     state.durable_end = state.log_end;
     assert!(!state.has_pending_cut(), "whatever is replayed is durable");
     assert!(

@@ -40,13 +40,17 @@ pub(crate) fn is_whole(batch: &[u8], facts: &BatchHeader) -> bool {
 /// Where a batch lies in some bytes, and its facts.
 pub(crate) type Placed = (Range<usize>, BatchHeader);
 
-/// The batches of an interval; `None` if the headers are not the ones it was made of.
+/// The batches of an interval; `None` if the headers are not the ones it was made of, or the file
+/// ended before the last batch did.
 pub(crate) fn batches_of(bytes: &[u8], interval: &Interval) -> Option<Vec<Placed>> {
     let mut batches = Vec::new();
     let (mut at, mut expected, mut checksum) = (0, interval.base, 0);
     while at < bytes.len() {
         let (header, facts) = header_at(&bytes[at..], expected)?;
         let end = at + facts.batch_bytes() as usize;
+        if end > bytes.len() {
+            return None;
+        }
         batches.push((at..end, facts));
         checksum = chain(checksum, header);
         expected = facts.next_offset();

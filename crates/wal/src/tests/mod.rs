@@ -3,5 +3,6 @@
 mod basic;
 mod history;
 mod model;
+mod regressions;
 mod rules;
 mod support;

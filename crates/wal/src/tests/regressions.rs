@@ -84,6 +84,31 @@ fn a_batch_that_fits_no_file_that_is_ready_gets_one_made() {
     assert_eq!(log.durable_end_offset(), log.log_end_offset());
 }
 
+/// All files are in use, the oldest one by a partition whose truncation waits for the next.
+#[test]
+fn a_truncation_that_waits_for_a_file_does_not_keep_it_from_being_freed() {
+    let fs: Arc<dyn FileSystem> = Arc::new(MemFileSystem::new());
+    let config = WalConfig {
+        wal_bytes_max: 4 * (24 << 10),
+        queue_bytes_max: 1 << 20,
+        tail_bytes_max: 1 << 20,
+        ..small_config()
+    };
+    let mut node = Node::open(&fs, config).unwrap();
+    let (first, second) = (node.log(0).0, node.log(1).0);
+    node.append(&first, 2, 3000, 0);
+    for tag in 0..60 {
+        node.append(&second, 2, 3000, tag);
+        node.write().unwrap();
+        while node.steppers.filler.step().unwrap() == Step::Worked {}
+    }
+    assert!(second.durable_end_offset() < second.log_end_offset(), "the files are in use");
+    first.truncate(EPOCH, Offset(0)).unwrap();
+    settle(&mut node);
+    assert_eq!(second.durable_end_offset(), second.log_end_offset());
+    assert_eq!(first.log_end_offset(), Offset(0));
+}
+
 /// A setting of decimal megabytes is no whole number of blocks.
 #[test]
 fn files_of_any_size_are_filled_to_the_last_block() {

@@ -155,6 +155,27 @@ fn a_last_segment_that_lost_its_end_is_damage_and_the_log_goes_on_behind_it() {
 }
 
 #[test]
+fn a_closed_segment_may_lose_its_end_and_the_rest_is_read() {
+    let (machine, entries) = synced();
+    let len = machine.contents(log_path(24)).unwrap().len() as u64;
+    for kept in 0..len {
+        let machine = machine.fork();
+        let path = log_path(24);
+        let log = machine.open(Path::new(&path), Open::Write, crate::env::Caching::Buffered);
+        log.unwrap().set_len(kept).unwrap();
+        let (segments, _) = open_at(&machine, 0, 60);
+        let (found, damaged) = survey(&segments);
+        for (offset, bytes) in &found {
+            assert_eq!(*bytes, bytes_of(&entries[*offset as usize / 2..][..1]));
+        }
+        let refused: Vec<i64> = damaged.iter().flat_map(|range| range.clone()).collect();
+        let missing = (0..60).filter(|o| !found.iter().any(|(b, _)| b == o || b + 1 == *o));
+        assert_eq!(missing.collect::<Vec<_>>(), refused, "{kept} bytes");
+        assert!(refused.contains(&47) && refused[0] >= 24, "{kept} bytes: {damaged:?}");
+    }
+}
+
+#[test]
 fn a_first_segment_that_is_missing_is_damage() {
     let (machine, entries) = synced();
     machine.remove_file(Path::new(&log_path(0))).unwrap();
