@@ -9,6 +9,7 @@ mod idempotence;
 mod kill;
 mod large;
 mod lifecycle;
+mod look;
 mod memory;
 mod misbehaving;
 mod observe;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use tidelog_bench::BenchArgs;
 
+use crate::look::{RaftCommand, WalCommand};
+
 /// A Kafka-compatible streaming broker: an acknowledged record is on disk.
 ///
 /// Without a command, starts one node: data in ./tidelog-data, clients on port 9092, metrics and
@@ -29,6 +31,12 @@ pub enum Command {
     Settings,
     /// Loads a Kafka-compatible broker and says what it held.
     Bench(Box<BenchArgs>),
+    /// Looks into a node's metadata log; the node may be running.
+    #[command(subcommand)]
+    Raft(RaftCommand),
+    /// Looks into a node's log of records.
+    #[command(subcommand)]
+    Wal(WalCommand),
 }
 
 /// How a node is started. A flag wins over the file, the file over the default.

@@ -8,6 +8,7 @@ mod identity;
 mod kafka_keys;
 mod log_throttle;
 mod logging;
+mod look;
 mod settings_text;
 mod wiring;
 
@@ -22,6 +23,8 @@ use crate::cli::{Cli, Command, ServeArgs};
 
 /// Exit code of a command line or a setting that cannot be used.
 const USAGE: u8 = 2;
+/// Exit code of a verification that found damage.
+const DAMAGED: u8 = 1;
 
 fn main() -> ExitCode {
     let Cli { command, serve } = Cli::parse();
@@ -29,6 +32,15 @@ fn main() -> ExitCode {
         None => run(&serve),
         Some(Command::Serve(serve)) => run(&serve),
         Some(Command::Settings) => print_settings(),
+        Some(Command::Wal(command)) => match look::wal(&command) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(DAMAGED),
+            Err(error) => complain(&format!("{error:#}"), 1),
+        },
+        Some(Command::Raft(command)) => match look::raft(&command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&format!("{error:#}"), 1),
+        },
         Some(Command::Bench(bench)) => {
             tidelog_bench::run(*bench).unwrap_or_else(|error| complain(&format!("{error:#}"), 1))
         }

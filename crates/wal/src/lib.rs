@@ -19,6 +19,7 @@ mod filler;
 mod frame;
 mod group_commit;
 mod index;
+pub mod inspect;
 pub mod log;
 pub mod metrics;
 mod partition;

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::Range,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
@@ -387,7 +387,12 @@ pub(crate) fn wal_dir(config: &WalConfig) -> PathBuf {
 
 /// Where a partition's segments are.
 pub(crate) fn partition_dir(config: &WalConfig, id: TopicIdPartition) -> PathBuf {
-    config.dir.join("topics").join(id.topic_id.to_string()).join(id.partition.to_string())
+    partition_dir_in(&config.dir, id)
+}
+
+/// The same for a data directory.
+pub(crate) fn partition_dir_in(data_dir: &Path, id: TopicIdPartition) -> PathBuf {
+    data_dir.join("topics").join(id.topic_id.to_string()).join(id.partition.to_string())
 }
 
 /// A thread that panicked under a lock left nothing half done: assertions come first, and in the

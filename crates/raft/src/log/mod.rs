@@ -17,7 +17,7 @@ use tidelog_wal::{chain::FilePool, env::FileSystem};
 pub(crate) use blocks::{ColdError, DecodedBlock};
 pub(crate) use offsets::OffsetTable;
 pub(crate) use record::entry_payload_bytes;
-pub(crate) use recovery::{RecoveredLog, entry_bytes_max, recover};
+pub(crate) use recovery::{RecoveredLog, chain_headers, entry_bytes_max, read_files, recover};
 pub(crate) use replay::{Replay, SnapshotMeta};
 pub use writer::Step;
 pub(crate) use writer::{LogState, LogWriter, Request, WriterLinks};

@@ -4,7 +4,11 @@
 //! calls durable. Anything else that does not read is damage, and damage refuses the start: a log
 //! is never shortened silently.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use tidelog_wal::{
@@ -84,20 +88,29 @@ fn oldest_sequence(fs: &dyn FileSystem, dir: &Path) -> Result<u64, RaftError> {
     if !fs.exists(dir).map_err(|error| RaftError::io("cannot look for", dir, error))? {
         return Ok(0);
     }
+    Ok(chain_headers(fs, dir)?.first().map_or(0, |(header, _)| header.first_sequence))
+}
+
+/// The files that the newest one's predecessors lead to, oldest first.
+pub(crate) fn chain_headers(
+    fs: &dyn FileSystem,
+    dir: &Path,
+) -> Result<Vec<(FileHeader, PathBuf)>, RaftError> {
     let mut by_number = BTreeMap::new();
     for path in fs.list(dir).map_err(|error| RaftError::io("cannot list", dir, error))? {
         if path.extension().is_some_and(|extension| extension == "wal") {
             let header = read_header(fs, &path)?;
-            by_number.extend(header.map(|header| (header.number, header)));
+            by_number.extend(header.map(|header| (header.number, (header, path))));
         }
     }
     let mut next = by_number.keys().next_back().copied();
-    let mut oldest = 0;
-    while let Some(header) = next.and_then(|number| by_number.remove(&number)) {
-        oldest = header.first_sequence;
-        next = Some(header.predecessor);
+    let mut chain = Vec::new();
+    while let Some(found) = next.and_then(|number| by_number.remove(&number)) {
+        next = Some(found.0.predecessor);
+        chain.push(found);
     }
-    Ok(oldest)
+    chain.reverse();
+    Ok(chain)
 }
 
 fn read_header(fs: &dyn FileSystem, path: &Path) -> Result<Option<FileHeader>, RaftError> {
@@ -111,8 +124,19 @@ fn read_header(fs: &dyn FileSystem, path: &Path) -> Result<Option<FileHeader>, R
 
 /// Reads all files and makes what it keeps durable; returns the sequence to go on with.
 fn scan_files(files: &[Arc<ChainFile>], group: u32, replay: &mut Replay) -> Result<u64, RaftError> {
+    let Some(newest) = read_files(files, group, replay)? else { return Ok(1) };
+    newest.settle()?;
+    Ok(newest.next_sequence)
+}
+
+/// Reads all files, oldest first, and changes nothing; returns where the newest one ends.
+pub(crate) fn read_files<'a>(
+    files: &'a [Arc<ChainFile>],
+    group: u32,
+    replay: &mut Replay,
+) -> Result<Option<Scan<'a>>, RaftError> {
     let Some((newest, sealed)) = files.split_last() else {
-        return Ok(1);
+        return Ok(None);
     };
     let mut damage = None;
     for (file, successor) in sealed.iter().zip(&files[1..]) {
@@ -137,12 +161,11 @@ fn scan_files(files: &[Arc<ChainFile>], group: u32, replay: &mut Replay) -> Resu
             return Err(refusal);
         }
     }
-    scan.settle()?;
-    Ok(scan.next_sequence)
+    Ok(Some(scan))
 }
 
 /// Reading one file from its first record on.
-struct Scan<'a> {
+pub(crate) struct Scan<'a> {
     file: &'a ChainFile,
     group: u32,
     bytes: Bytes,

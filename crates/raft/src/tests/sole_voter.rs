@@ -10,7 +10,9 @@ use crossbeam::channel::{Receiver, bounded};
 use prometheus::Registry;
 use tidelog_wal::env::std::StdFileSystem;
 
-use crate::{Event, NoTransport, ProposeError, RaftConfig, RaftHandle, RaftMetrics, RaftNode};
+use crate::{
+    Event, Inspection, NoTransport, ProposeError, RaftConfig, RaftHandle, RaftMetrics, RaftNode,
+};
 
 /// A started node and what it told.
 struct Started {
@@ -108,4 +110,64 @@ fn a_snapshot_takes_the_place_of_the_entries_before_it() {
     assert_eq!(recovered, [Bytes::from_static(b"everything")]);
     assert_eq!(node.handle.status().first_index, applied - 10 + 1);
     node.handle.shutdown().expect("a clean end");
+}
+
+#[test]
+fn a_look_inside_says_what_a_start_would_find_and_changes_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut config = RaftConfig::sole_voter(7, directory.path().join("group-0"));
+    config.settings.snapshot_entries = 50;
+    config.settings.tail_entries = 10;
+    let node = start(&config);
+    let (term, _) = node.lead();
+    for ticket in 0..60 {
+        node.handle
+            .propose(term, Bytes::from(format!("entry {ticket}")), ticket)
+            .expect("a leader");
+        let index = loop {
+            match node.next() {
+                Event::Committed { index, .. } => break index,
+                Event::SnapshotWanted { index } => {
+                    node.handle.snapshot(index, Bytes::from_static(b"everything"));
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        node.handle.applied(index);
+    }
+    node.handle.shutdown().expect("a clean end");
+    let status = node.handle.status();
+
+    let before = contents(&config.dir);
+    let found = Inspection::read(&StdFileSystem, &config.dir, config.group).expect("a whole log");
+    assert_eq!(contents(&config.dir), before, "nothing was written");
+    assert_eq!((found.term, found.vote, found.voters.clone()), (term, 7, vec![7]));
+    assert_eq!((found.first_index, found.last_index), (status.first_index, status.last_index));
+    assert!(found.snapshot.is_some_and(|(index, _)| index >= 50), "{:?}", found.snapshot);
+    let last = found.entries(found.last_index, 5);
+    assert_eq!(last.iter().map(|entry| &entry.data[..]).collect::<Vec<_>>(), [b"entry 59"]);
+    assert_eq!(found.entries(0, 3)[0].index, found.first_index);
+    assert_eq!(found.entries(found.last_index + 1, 3), []);
+
+    let file = config.dir.join("log").join(&found.files.last().expect("a file").name);
+    let mut bytes = std::fs::read(&file).expect("a file");
+    let place = bytes.windows(8).position(|window| window == b"entry 55").expect("an entry");
+    bytes[place] ^= 1;
+    std::fs::write(&file, bytes).expect("a file");
+    let refused = Inspection::read(&StdFileSystem, &config.dir, config.group);
+    assert!(matches!(refused, Err(crate::RaftError::Damaged { .. })), "{refused:?}");
+}
+
+/// Every file below a directory, with what it holds.
+fn contents(dir: &std::path::Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        match path.is_dir() {
+            true => found.extend(contents(&path)),
+            false => found.push((path.clone(), std::fs::read(path).expect("a file"))),
+        }
+    }
+    found.sort();
+    found
 }

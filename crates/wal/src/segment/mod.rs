@@ -29,8 +29,12 @@ use tidelog_types::{Entry, Offset};
 use self::{
     batches::{Stop, walk},
     disk::{remove_if_there, sync_dir, write_error},
-    file::{Extent, Segment, base_of, index_base_of},
+    file::{Extent, Segment, index_base_of},
     plan::{Active, Run},
+};
+pub(crate) use self::{
+    batches::{header_at, is_whole},
+    file::base_of,
 };
 pub use self::{
     disk::{SegmentError, remove_dir},
