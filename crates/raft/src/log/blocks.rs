@@ -112,24 +112,28 @@ impl LogFiles {
         high: u64,
         bytes_min: u64,
     ) -> Result<Vec<DecodedBlock>, ColdError> {
-        let blocks = lock(&self.table).blocks(low, BLOCKS_MAX);
-        let mut decoded: Vec<DecodedBlock> = Vec::new();
-        let mut bytes = 0;
+        let blocks = wanted(lock(&self.table).blocks(low, BLOCKS_MAX), high, bytes_min);
+        self.announce(&blocks);
+        let mut decoded: Vec<DecodedBlock> = Vec::with_capacity(blocks.len());
         for block in blocks {
-            let is_enough = bytes >= bytes_min || block.first >= high;
-            if is_enough && !decoded.is_empty() {
-                break;
-            }
             match self.read_block(block) {
-                Ok(read) => {
-                    bytes += block.length;
-                    decoded.push(read);
-                }
+                Ok(read) => decoded.push(read),
                 Err(error) if decoded.is_empty() => return Err(error),
                 Err(_) => break,
             }
         }
         if decoded.is_empty() { Err(ColdError::Gone) } else { Ok(decoded) }
+    }
+
+    /// Has the disk asked for all of them at once: one after the other, each would wait for it.
+    fn announce(&self, blocks: &[Block]) {
+        for file in self.pool.live_files() {
+            let here = || blocks.iter().filter(|block| block.file == file.header.number);
+            if let (Some(first), Some(last)) = (here().next(), here().next_back()) {
+                let end = last.position + last.length;
+                file.file.will_read(first.position, end - first.position);
+            }
+        }
     }
 
     fn read_block(&self, block: Block) -> Result<DecodedBlock, ColdError> {
@@ -148,6 +152,19 @@ impl LogFiles {
     fn is_current(&self, block: &Block) -> bool {
         lock(&self.table).blocks(block.first, 1).first() == Some(block)
     }
+}
+
+/// As many of the blocks, at least one, as hold [.., high) or `bytes_min` bytes.
+fn wanted(mut blocks: Vec<Block>, high: u64, bytes_min: u64) -> Vec<Block> {
+    let mut bytes = 0;
+    let is_enough = |block: &Block| {
+        let is_enough = bytes >= bytes_min || block.first >= high;
+        bytes += block.length;
+        is_enough
+    };
+    let count = blocks.iter().position(is_enough).unwrap_or(blocks.len());
+    blocks.truncate(count.max(1));
+    blocks
 }
 
 /// The live entries of a block; `None` where any byte of it is not as written.
@@ -176,4 +193,38 @@ fn decode_block(block: &Block, group: u32, bytes: &Bytes) -> Option<Vec<Entry>> 
     let is_whole = block.first < block.end
         && (block.first..block.end).eq(entries.iter().map(|entry| entry.index));
     is_whole.then_some(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_blocks_are_read_than_are_wanted_and_at_least_one() {
+        // Ten entries and 100 bytes each, from index 1 on.
+        let block = |n: u64| Block {
+            file: 1,
+            epoch: 7,
+            position: 4096 + n * 100,
+            length: 100,
+            first: 1 + n * 10,
+            end: 11 + n * 10,
+        };
+        let blocks: Vec<Block> = (0..6).map(block).collect();
+        for (high, bytes_min, count) in [
+            (1000, 0, 1),
+            (1000, 1, 1),
+            (1000, 100, 1),
+            (1000, 101, 2),
+            (1000, 9999, 6),
+            (31, 9999, 3),
+            (30, 9999, 3),
+            (32, 9999, 4),
+            (5, 9999, 1),
+        ] {
+            let found = wanted(blocks.clone(), high, bytes_min);
+            assert_eq!(found, blocks[..count], "below {high}, {bytes_min} bytes");
+        }
+        assert_eq!(wanted(Vec::new(), 9, 9), []);
+    }
 }

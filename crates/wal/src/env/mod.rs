@@ -155,6 +155,11 @@ pub trait File: Send + Sync + fmt::Debug {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
+    /// Has the disk asked for these bytes now, because reads of them are about to follow. Does not
+    /// wait, and may do nothing.
+    fn will_read(&self, position: u64, bytes: u64) {
+        let _ = (position, bytes);
+    }
     /// Forgets clean pages of the file, so that the next read sees the disk.
     ///
     /// # Errors

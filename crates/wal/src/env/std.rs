@@ -4,6 +4,7 @@ use ::std::{
     collections::BTreeMap,
     fs,
     io::{self, IoSlice},
+    num::NonZeroU64,
     os::{
         fd::AsFd as _,
         unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
@@ -145,6 +146,11 @@ impl File for StdFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    fn will_read(&self, position: u64, bytes: u64) {
+        // Advice: a kernel that refuses it leaves the reads as they are.
+        let _ = fadvise(&self.0, position, NonZeroU64::new(bytes), Advice::WillNeed);
     }
 
     fn drop_cache(&self) -> io::Result<()> {
