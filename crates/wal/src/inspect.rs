@@ -205,6 +205,14 @@ fn verify_wal(
     verified: &mut Verified,
 ) -> Result<(), WalError> {
     let chain = chain(wal_files(fs, dir)?, checkpoint.oldest_needed);
+    let oldest_needed = checkpoint.oldest_needed.max(1);
+    if chain.first().is_some_and(|file| file.header.first_sequence > oldest_needed) {
+        verified.damage.push(Damage {
+            path: dir.to_owned(),
+            position: None,
+            what: "a WAL file that is still needed is missing".to_owned(),
+        });
+    }
     let scan = scan(&chain, |_| false)?;
     let judged = judge(scan, checkpoint.vouches_through());
     for item in &judged.kept {
@@ -260,9 +268,10 @@ fn verify_partition(
     files.retain(|(_, base)| *base < entry.recovery_point);
     let ends: Vec<Offset> = files.iter().skip(1).map(|(_, base)| *base).collect();
     let ends = ends.into_iter().chain([entry.recovery_point]);
-    let mut expected = None;
+    let mut expected: Option<Offset> = None;
     for ((path, base), end) in files.into_iter().zip(ends) {
-        if expected.is_some_and(|expected| expected != base) {
+        // The first one may begin below the log start.
+        if expected.map_or(base > entry.log_start, |expected| expected != base) {
             let what = format!("offsets before {} are missing", base.0);
             verified.damage.push(Damage { path: path.clone(), position: None, what });
         }

@@ -167,22 +167,25 @@ pub trait File: Send + Sync + fmt::Debug {
     fn drop_cache(&self) -> io::Result<()>;
 }
 
-/// Reads exactly `buffer.len()` bytes.
+/// Reads exactly `buffer.len()` bytes, however often a signal interrupts it.
 ///
 /// # Errors
 /// [`io::ErrorKind::UnexpectedEof`] where the file ends before; else as [`File::read_at`].
 pub fn read_exact_at(file: &dyn File, buffer: &mut [u8], position: u64) -> io::Result<()> {
     let mut done = 0;
     while done < buffer.len() {
-        match file.read_at(&mut buffer[done..], position + done as u64)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => done += read,
+        match file.read_at(&mut buffer[done..], position + done as u64) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => done += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
 }
 
-/// Writes all the buffers in order, at most [`IOV_MAX`] a call, going on after partial writes.
+/// Writes all the buffers in order, at most [`IOV_MAX`] a call, going on after partial writes and
+/// signals.
 ///
 /// # Errors
 /// As [`File::write_at`]; [`io::ErrorKind::WriteZero`] where it wrote nothing.
@@ -194,12 +197,14 @@ pub fn write_all_at(
     IoSlice::advance_slices(&mut buffers, 0);
     while !buffers.is_empty() {
         let some = &buffers[..buffers.len().min(IOV_MAX)];
-        match file.write_at(some, position)? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            written => {
+        match file.write_at(some, position) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
                 IoSlice::advance_slices(&mut buffers, written);
                 position += written as u64;
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ use ::std::{
 };
 use rustix::{
     fs::{Advice, FlockOperation, fadvise, flock, statvfs, syncfs},
-    io::pwritev,
+    io::{pwritev, retry_on_intr},
 };
 
 use super::{Caching, File, FileSystem, Open};
@@ -75,7 +75,8 @@ impl FileSystem for StdFileSystem {
 
     fn sync_all(&self, path: &Path) -> io::Result<()> {
         let directory = fs::File::open(path)?;
-        Ok(syncfs(disk_of(&directory, path)?)?)
+        let disk = disk_of(&directory, path)?;
+        Ok(retry_on_intr(|| syncfs(&disk))?)
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {

@@ -16,7 +16,12 @@ use super::support::*;
 use crate::{
     Log, LogSettings, Wal, WalConfig, WalError,
     checksum::crc32c,
-    env::{FileSystem, mem::MemFileSystem},
+    env::{
+        FileSystem,
+        fault::{Call, Effect, Fault, FaultFileSystem},
+        mem::MemFileSystem,
+    },
+    inspect::verify,
     threads::Step,
 };
 
@@ -107,6 +112,59 @@ fn a_truncation_that_waits_for_a_file_does_not_keep_it_from_being_freed() {
     settle(&mut node);
     assert_eq!(second.durable_end_offset(), second.log_end_offset());
     assert_eq!(first.log_end_offset(), Offset(0));
+}
+
+#[test]
+fn what_is_missing_at_the_front_is_no_whole_log() {
+    let mem = MemFileSystem::new();
+    let fs: Arc<dyn FileSystem> = Arc::new(mem.clone());
+    let mut node = Node::open(&fs, small_config()).unwrap();
+    let (log, _) = node.log(0);
+    for tag in 0..6 {
+        node.append(&log, 2, 900, tag);
+    }
+    settle(&mut node);
+    node.spill().unwrap();
+    for tag in 0..12 {
+        node.append(&log, 2, 3000, tag);
+        node.write().unwrap();
+        while node.steppers.filler.step().unwrap() == Step::Worked {}
+    }
+    drop((node, log));
+    let damage = |mem: &MemFileSystem| {
+        let fs: Arc<dyn FileSystem> = Arc::new(mem.clone());
+        verify(&fs, Path::new("/data")).unwrap().damage.len()
+    };
+    assert_eq!(damage(&mem), 0);
+    let first = |name: &str| {
+        let files = mem.files();
+        let found = files.iter().filter(|path| path.to_string_lossy().ends_with(name)).min();
+        found.unwrap().clone()
+    };
+    for name in [".log", ".wal"] {
+        let mem = mem.fork();
+        mem.remove_file(&first(name)).unwrap();
+        assert!(damage(&mem) > 0, "{name}");
+    }
+}
+
+/// A signal may interrupt any call of a file system in user space, or across a network.
+#[test]
+fn an_interrupted_call_is_made_again() {
+    let faults = FaultFileSystem::new(Arc::new(MemFileSystem::new()));
+    let fs: Arc<dyn FileSystem> = Arc::new(faults.clone());
+    let mut node = Node::open(&fs, small_config()).unwrap();
+    let (log, _) = node.log(0);
+    let entry = node.append(&log, 2, 900, 1);
+    faults.inject(Fault::every(Call::Write, Effect::Error(libc::EINTR)).times(1));
+    node.write().unwrap();
+    assert_eq!((faults.faults_met(), log.durable_end_offset()), (1, Offset(2)));
+    drop((node, log));
+    faults.inject(Fault::every(Call::Read, Effect::Error(libc::EINTR)).times(3));
+    let mut node = Node::open(&fs, small_config()).unwrap();
+    let (log, _) = node.log(0);
+    assert_eq!(faults.faults_met(), 4);
+    assert_eq!(read_all(&mut node, &log, Offset(0)), [&entry.header[..], &entry.records].concat());
 }
 
 /// A setting of decimal megabytes is no whole number of blocks.
