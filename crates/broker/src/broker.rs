@@ -23,6 +23,7 @@ use crate::{
     config::NodeSettings,
     controller_handle::{COMMANDS_MAX, ControllerHandle},
     dynamic_config,
+    fetch_sessions::FetchSessions,
     metadata_loop::{MetadataLoop, MetadataLoopError, run_metadata_loop},
     metrics::BrokerMetrics,
     record_walker::RecordWalker,
@@ -46,6 +47,7 @@ pub struct Broker {
     pub(crate) absent: Absent,
     pub(crate) walker: RecordWalker,
     pub(crate) raft: RaftHandle,
+    pub(crate) fetch_sessions: FetchSessions,
     /// The metadata thread.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -130,6 +132,8 @@ impl Broker {
         let controller = ControllerHandle::new(commands);
         let thread = Mutex::new(Some(thread));
         let absent = Absent::default();
+        let (told, counts) = (Arc::clone(&clock), Arc::clone(&metrics));
+        let fetch_sessions = FetchSessions::new(&settings.broker, told, counts);
         Ok(Arc::new(Broker {
             settings,
             identity,
@@ -142,6 +146,7 @@ impl Broker {
             absent,
             walker,
             raft,
+            fetch_sessions,
             thread,
         }))
     }

@@ -72,6 +72,18 @@ settings! {
             Kind::Long { min: 0, max: i64::MAX }, "3600000", dynamic;
         /// Bytes of records in one Fetch response, whatever the client asks for.
         fetch_max_bytes: i32 = "fetch.max.bytes", Kind::Int { min: 1024, max: INT_MAX }, "57671680";
+        /// Fetch sessions that are kept; clients without one name all their partitions each time.
+        max_incremental_fetch_session_cache_slots: i32 =
+            "max.incremental.fetch.session.cache.slots", Kind::Int { min: 0, max: 100_000 }, "1000";
+        /// Partitions that all fetch sessions hold together, at some 500 bytes each.
+        max_incremental_fetch_session_cache_partitions: i32 =
+            "max.incremental.fetch.session.cache.partitions",
+            Kind::Int { min: 0, max: INT_MAX }, "100000";
+        /// Milliseconds that a fetch session is kept after its last request, and after its first
+        /// one if a larger session wants its place.
+        min_incremental_fetch_session_eviction_ms: i64 =
+            "min.incremental.fetch.session.eviction.ms", Kind::Long { min: 0, max: i64::MAX },
+            "120000";
         /// Whether a record is acknowledged once synced, or once in the page cache.
         wal_durability: String = "wal.durability", Kind::Choice(&["synced", "page-cache"]),
             "synced";

@@ -18,6 +18,7 @@ mod controller_handle;
 pub mod dispatch;
 mod dynamic_config;
 mod errors;
+mod fetch_sessions;
 mod handlers;
 mod leader_hints;
 pub mod metadata_loop;

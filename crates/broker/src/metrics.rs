@@ -26,6 +26,14 @@ pub struct BrokerMetrics {
     pub produce_duplicates: IntCounter,
     /// Bytes of batches sent to consumers.
     pub fetch_bytes: IntCounter,
+    /// Partitions that fetches looked at, each time that one did.
+    pub fetch_looks: IntCounter,
+    /// Fetch sessions that are kept.
+    pub fetch_sessions: IntGauge,
+    /// Partitions that they hold together.
+    pub fetch_session_partitions: IntGauge,
+    /// Fetch sessions that gave way to others.
+    pub fetch_session_evictions: IntCounter,
     /// Partitions that this broker leads.
     pub partitions: IntGauge,
     /// Topics that exist.
@@ -67,6 +75,19 @@ impl BrokerMetrics {
             fetch_bytes: counter(
                 "tidelog_fetch_bytes_total",
                 "Bytes of record batches sent to consumers.",
+            )?,
+            fetch_looks: counter(
+                "tidelog_fetch_partition_looks_total",
+                "Looks of fetches at partitions. Without fetch sessions each request looks at all.",
+            )?,
+            fetch_sessions: gauge("tidelog_fetch_sessions", "Fetch sessions that are kept.")?,
+            fetch_session_partitions: gauge(
+                "tidelog_fetch_session_partitions",
+                "Partitions that all fetch sessions hold together.",
+            )?,
+            fetch_session_evictions: counter(
+                "tidelog_fetch_session_evictions_total",
+                "Fetch sessions that gave way to others, whose clients have to begin again.",
             )?,
             partitions: gauge("tidelog_partitions", "Partitions that this broker leads.")?,
             topics: gauge("tidelog_topics", "Topics that exist.")?,

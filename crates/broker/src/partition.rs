@@ -1,11 +1,12 @@
 //! One partition that this broker hosts: the pure machines behind one short lock, and the log.
 //!
 //! Under the lock nothing waits, nothing is written and nobody is woken: whoever is to be told is
-//! collected there and told afterwards. Lock order is partition, then log.
+//! collected there and told afterwards. Lock order is partition, then log; a fetch's list of what
+//! changed comes last.
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -22,7 +23,7 @@ use tidelog_wal::{
 };
 use tracing::{debug, warn};
 
-use crate::waits::{FetchWait, ProduceWaiter};
+use crate::waits::{FetchWaiter, ProduceWaiter};
 
 /// Connections know their own deadlines: one timer each, none here.
 const NO_DEADLINE: Duration = Duration::MAX;
@@ -120,19 +121,33 @@ pub struct View {
     pub is_settled: bool,
 }
 
-/// A place in the partition's list of waiting fetches; leaving it is dropping it.
-pub struct FetchRegistration {
-    shared: Arc<Shared>,
+/// A place among those who are told of what happens to the partition; leaving it is dropping it.
+pub struct Watch {
+    /// A session may watch a partition long after it is gone.
+    shared: Weak<Shared>,
     ticket: Ticket,
-    /// The epoch in which it waits.
+    /// The epoch in which it holds.
     pub leader_epoch: LeaderEpoch,
     /// Where records became readable when it was made: what was before must be looked for.
     pub high_watermark: Offset,
 }
 
-impl Drop for FetchRegistration {
+impl Watch {
+    /// Whether the partition is still led in the epoch of the watch, so that it goes on.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.shared.upgrade().is_some_and(|shared| {
+            let state = shared.lock();
+            state.leader.as_ref().is_some_and(|l| l.leader_epoch() == self.leader_epoch)
+        })
+    }
+}
+
+impl Drop for Watch {
     fn drop(&mut self) {
-        self.shared.lock().purgatory.fetches.remove(self.ticket);
+        if let Some(shared) = self.shared.upgrade() {
+            shared.lock().purgatory.fetches.remove(self.ticket);
+        }
     }
 }
 
@@ -153,7 +168,7 @@ struct State {
     included_end_offset: Offset,
     producers: ProducerState,
     leader_epochs: LeaderEpochCache,
-    purgatory: Purgatory<ProduceWaiter, Arc<FetchWait>>,
+    purgatory: Purgatory<ProduceWaiter, FetchWaiter>,
     /// Batches above the high watermark: the offset after each, and its bytes.
     unreadable: VecDeque<(Offset, u64)>,
 }
@@ -162,13 +177,13 @@ struct State {
 #[derive(Default)]
 struct Wakes {
     done: Vec<ProduceWaiter>,
-    fetches: Vec<Arc<FetchWait>>,
+    fetches: Vec<FetchWaiter>,
 }
 
 impl Wakes {
     fn tell(self, outcome: ErrorCode) {
         self.done.into_iter().for_each(|waiter| waiter.complete(outcome));
-        self.fetches.iter().for_each(|wait| wait.fire());
+        self.fetches.iter().for_each(FetchWaiter::wake);
     }
 }
 
@@ -307,6 +322,9 @@ impl Partition {
         let log_start_offset = offset.max(self.log.log_start_offset());
         state.leader_epochs.truncate_from_start(log_start_offset);
         self.log.advance_log_start(log_start_offset, done);
+        let wakes = state.on_storage_changed();
+        drop(state);
+        wakes.tell(ErrorCode::None);
         Ok(())
     }
 
@@ -350,22 +368,17 @@ impl Partition {
         &self.log
     }
 
-    /// Has a fetch told once `bytes` more are readable from `fetch_offset` on, and of any change
-    /// of leadership. `None` if this broker does not lead: there is nothing to wait for.
+    /// Has a fetch, or a session, told of whatever becomes readable, of any change of leadership,
+    /// which ends the watch, and of any change of the log start. `None` if this broker does not
+    /// lead: there is nothing to wait for.
     #[must_use]
-    pub fn wait_for_records(
-        &self,
-        fetch_offset: Offset,
-        bytes: u64,
-        wait: &Arc<FetchWait>,
-    ) -> Option<FetchRegistration> {
+    pub fn watch(&self, waiter: FetchWaiter) -> Option<Watch> {
         let mut state = self.shared.lock();
         let leader = state.leader.as_ref()?;
         let (leader_epoch, high_watermark) = (leader.leader_epoch(), leader.high_watermark());
-        let fetches = &mut state.purgatory.fetches;
-        let ticket = fetches.add(fetch_offset, bytes, NO_DEADLINE, Arc::clone(wait));
-        let shared = Arc::clone(&self.shared);
-        Some(FetchRegistration { shared, ticket, leader_epoch, high_watermark })
+        let ticket = state.purgatory.fetches.add(waiter);
+        let shared = Arc::downgrade(&self.shared);
+        Some(Watch { shared, ticket, leader_epoch, high_watermark })
     }
 
     /// Takes in the batches behind the snapshot that the state was made of. Where some cannot be
@@ -399,6 +412,11 @@ impl Partition {
 impl LogObserver for Shared {
     fn on_durable(&self, durable_end: Offset) {
         let wakes = self.lock().on_durable(durable_end);
+        wakes.tell(ErrorCode::None);
+    }
+
+    fn on_storage_changed(&self) {
+        let wakes = self.lock().on_storage_changed();
         wakes.tell(ErrorCode::None);
     }
 
@@ -518,11 +536,21 @@ impl State {
         let Some(leader) = self.leader.as_mut() else { return Wakes::default() };
         let risen = leader.on_durable(durable_end);
         let mut done = self.purgatory.durable.complete_up_to(durable_end);
-        let Some(high_watermark) = risen else { return Wakes { done, fetches: Vec::new() } };
+        let Some(high_watermark) = risen else { return Wakes { done, ..Wakes::default() } };
         self.high_watermark = high_watermark;
         done.append(&mut self.purgatory.replicated.complete_up_to(high_watermark));
-        let bytes = self.take_readable(high_watermark);
-        Wakes { done, fetches: self.purgatory.fetches.on_readable(high_watermark, bytes) }
+        // Batches of an earlier leadership are not counted, but there they are.
+        let bytes = self.take_readable(high_watermark).max(1);
+        // Nobody may be told of the batches by another way before a session knows of them.
+        let watchers = self.purgatory.fetches.iter();
+        let fetches = watchers.filter(|waiter| waiter.on_readable(bytes)).cloned().collect();
+        Wakes { done, fetches }
+    }
+
+    fn on_storage_changed(&mut self) -> Wakes {
+        let fetches: Vec<FetchWaiter> = self.purgatory.fetches.iter().cloned().collect();
+        fetches.iter().for_each(FetchWaiter::on_change);
+        Wakes { done: Vec::new(), fetches }
     }
 
     /// Bytes of the batches that the high watermark has passed.
@@ -542,6 +570,7 @@ impl State {
         self.leader = None;
         self.unreadable.clear();
         let (done, fetches) = self.purgatory.take_all();
+        fetches.iter().for_each(FetchWaiter::on_change);
         Wakes { done, fetches }
     }
 }

@@ -4,14 +4,17 @@
 //! no lock while it wakes the connection.
 
 use std::{
+    collections::BTreeSet,
+    mem,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI16, AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI16, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
 
 use atomic_waker::AtomicWaker;
+use tidelog_replica::fetch_session::Slot;
 use tidelog_types::ErrorCode;
 
 /// One Produce request that waits for its partitions.
@@ -86,31 +89,105 @@ impl ProduceWaiter {
     }
 }
 
-/// One Fetch request that waits for records.
-#[derive(Debug, Default)]
+/// What a fetch waits on, or the fetches of one session: told of whatever happens at partitions.
+#[derive(Debug)]
 pub struct FetchWait {
-    fired: AtomicBool,
+    /// Bytes that became readable since the last look.
+    readable_bytes: AtomicU64,
+    /// With so many it is worth looking again.
+    enough_bytes: AtomicU64,
+    /// Something else happened that the client may have to hear of at once.
+    is_urgent: AtomicBool,
+    /// Where anything happened since the last look.
+    changed: Mutex<BTreeSet<Slot>>,
     waker: AtomicWaker,
 }
 
+/// Where nobody waits, no number of bytes is worth a look.
+const NEVER: u64 = u64::MAX;
+
+impl Default for FetchWait {
+    fn default() -> Self {
+        FetchWait {
+            readable_bytes: AtomicU64::new(0),
+            enough_bytes: AtomicU64::new(NEVER),
+            is_urgent: AtomicBool::new(false),
+            changed: Mutex::default(),
+            waker: AtomicWaker::new(),
+        }
+    }
+}
+
 impl FetchWait {
+    /// Begins a look at the partitions, and tells where anything happened since the last one.
+    /// Whatever happens from now on counts for the wait that may follow.
+    pub fn begin_look(&self) -> BTreeSet<Slot> {
+        self.enough_bytes.store(NEVER, Ordering::SeqCst);
+        self.readable_bytes.store(0, Ordering::SeqCst);
+        self.is_urgent.store(false, Ordering::SeqCst);
+        mem::take(&mut *self.changed())
+    }
+
+    /// The look found too little: `bytes` more are worth another one.
+    pub fn wait_for(&self, bytes: u64) {
+        self.enough_bytes.store(bytes, Ordering::SeqCst);
+    }
+
     /// Ready once enough became readable, or something happened that the client must hear of.
     pub fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
-        if self.has_fired() {
+        if self.is_over() {
             return Poll::Ready(());
         }
         self.waker.register(context.waker());
-        if self.has_fired() { Poll::Ready(()) } else { Poll::Pending }
+        if self.is_over() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Ends the wait and wakes the connection. Call with no lock held.
-    pub fn fire(&self) {
-        self.fired.store(true, Ordering::Release);
+    /// Ends the wait, if any. Call with no lock held.
+    pub fn interrupt(&self) {
+        self.is_urgent.store(true, Ordering::SeqCst);
         self.waker.wake();
     }
 
-    fn has_fired(&self) -> bool {
-        self.fired.load(Ordering::Acquire)
+    fn is_over(&self) -> bool {
+        let enough_bytes = self.enough_bytes.load(Ordering::SeqCst);
+        self.is_urgent.load(Ordering::SeqCst)
+            || self.readable_bytes.load(Ordering::SeqCst) >= enough_bytes
+    }
+
+    fn changed(&self) -> MutexGuard<'_, BTreeSet<Slot>> {
+        // Nothing panics under this lock.
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One partition's share of a [`FetchWait`].
+#[derive(Debug, Clone)]
+pub struct FetchWaiter {
+    /// The fetch, or the session.
+    pub wait: Arc<FetchWait>,
+    /// The partition's place in it.
+    pub slot: Slot,
+}
+
+impl FetchWaiter {
+    /// So many bytes more are readable. Whoever looks from now on finds them. Returns whether the
+    /// fetch is to be woken.
+    #[must_use]
+    pub fn on_readable(&self, bytes: u64) -> bool {
+        self.wait.changed().insert(self.slot);
+        self.wait.readable_bytes.fetch_add(bytes, Ordering::SeqCst);
+        self.wait.is_over()
+    }
+
+    /// The partition's leader or its log start is another. The fetch is to be woken.
+    pub fn on_change(&self) {
+        self.wait.changed().insert(self.slot);
+        self.wait.is_urgent.store(true, Ordering::SeqCst);
+    }
+
+    /// Has the fetch look again, if it waits. Call with no lock held.
+    pub fn wake(&self) {
+        self.wait.waker.wake();
     }
 }
 
@@ -148,17 +225,55 @@ mod tests {
     }
 
     #[test]
-    fn a_fetch_that_fired_before_it_was_polled_is_not_missed() {
+    fn a_fetch_is_woken_once_its_partitions_have_enough_together() {
         let counting = Arc::new(Counting::default());
         let waker = Waker::from(Arc::clone(&counting));
         let mut context = Context::from_waker(&waker);
-        let wait = FetchWait::default();
+        let wait = Arc::new(FetchWait::default());
+        let waiter = |slot| FetchWaiter { wait: Arc::clone(&wait), slot: Slot(slot) };
+
+        let on_readable = |slot: u32, bytes| {
+            let is_enough = waiter(slot).on_readable(bytes);
+            if is_enough {
+                waiter(slot).wake();
+            }
+            is_enough
+        };
+        assert!(!on_readable(4, 100), "before the look, which finds it");
+        assert_eq!(wait.begin_look(), BTreeSet::from([Slot(4)]));
+        assert!(!on_readable(0, 30), "while it looks elsewhere");
+        wait.wait_for(100);
         assert_eq!(wait.poll(&mut context), Poll::Pending);
-        wait.fire();
+        assert!(!on_readable(0, 30) && !on_readable(1, 39), "99 bytes are too few");
+        assert!(on_readable(1, 1));
         assert_eq!(counting.0.load(Ordering::SeqCst), 1);
         assert_eq!(wait.poll(&mut context), Poll::Ready(()));
-        let wait = FetchWait::default();
-        wait.fire();
-        assert_eq!(wait.poll(&mut context), Poll::Ready(()));
+        assert_eq!(wait.begin_look(), BTreeSet::from([Slot(0), Slot(1)]));
+        assert_eq!(wait.poll(&mut context), Poll::Pending, "nothing is enough while one looks");
+    }
+
+    #[test]
+    fn what_happened_before_a_fetch_was_polled_is_not_missed() {
+        let counting = Arc::new(Counting::default());
+        let waker = Waker::from(Arc::clone(&counting));
+        let mut context = Context::from_waker(&waker);
+        let wait = Arc::new(FetchWait::default());
+        let waiter = FetchWaiter { wait: Arc::clone(&wait), slot: Slot(2) };
+        let events: [fn(&FetchWaiter); 2] =
+            [FetchWaiter::on_change, |waiter| assert!(waiter.on_readable(1))];
+        for happens in events {
+            wait.begin_look();
+            waiter.on_change();
+            wait.wait_for(1);
+            assert_eq!(wait.poll(&mut context), Poll::Ready(()));
+            assert_eq!(wait.begin_look(), BTreeSet::from([Slot(2)]));
+            wait.wait_for(1);
+            assert_eq!(wait.poll(&mut context), Poll::Pending);
+            let before = counting.0.load(Ordering::SeqCst);
+            happens(&waiter);
+            waiter.wake();
+            assert_eq!(counting.0.load(Ordering::SeqCst), before + 1);
+            assert_eq!(wait.poll(&mut context), Poll::Ready(()));
+        }
     }
 }

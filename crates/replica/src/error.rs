@@ -2,6 +2,8 @@
 
 use tidelog_types::{BrokerId, ErrorCode, LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 
+use crate::fetch_session::{SessionEpoch, SessionId};
+
 /// A client's or follower's leader epoch is not this leader's (KIP-320).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EpochError {
@@ -66,6 +68,45 @@ impl FetchError {
             FetchError::Epoch(error) => error.error_code(),
             FetchError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
             FetchError::NotAFollower { .. } => ErrorCode::InvalidRequest,
+        }
+    }
+}
+
+/// Why a fetch cannot go on with a session (KIP-227): its client begins another, or does without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// It was ended, or another one took its place.
+    #[error("there is no fetch session {}", id.0)]
+    NotFound {
+        /// As sent.
+        id: SessionId,
+    },
+    /// The request is not the one that follows: one got lost, came twice, or was overtaken.
+    #[error("fetch session {} is at epoch {}, the request says {}", id.0, current.0, requested.0)]
+    InvalidEpoch {
+        /// The session.
+        id: SessionId,
+        /// As sent.
+        requested: SessionEpoch,
+        /// What would have been right.
+        current: SessionEpoch,
+    },
+    /// The session was begun with topic names and goes on with ids, or the other way round.
+    #[error("fetch session {} does not name topics as the request does", id.0)]
+    TopicIds {
+        /// The session.
+        id: SessionId,
+    },
+}
+
+impl SessionError {
+    /// What the client is told.
+    #[must_use]
+    pub fn error_code(&self) -> ErrorCode {
+        match self {
+            SessionError::NotFound { .. } => ErrorCode::FetchSessionIdNotFound,
+            SessionError::InvalidEpoch { .. } => ErrorCode::InvalidFetchSessionEpoch,
+            SessionError::TopicIds { .. } => ErrorCode::FetchSessionTopicIdError,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Requests that wait for a partition to move, kept in the order in which they can be answered.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use tidelog_types::Offset;
 
@@ -8,15 +11,16 @@ use tidelog_types::Offset;
 /// produce and a fetch; nothing here looks inside. Times are since any moment the shell likes.
 ///
 /// A wait holds for one leader epoch: when it ends, [`Purgatory::take_all`] gives all of them
-/// back, to be answered NOT_LEADER_OR_FOLLOWER before the log is touched.
+/// back: produces to be answered NOT_LEADER_OR_FOLLOWER before the log is touched, fetches to look
+/// again.
 #[derive(Debug)]
 pub struct Purgatory<P, F> {
     /// `acks=1`: answered when the leader has the records on disk.
     pub durable: OffsetWaits<P>,
     /// `acks=all`: answered when every in-sync replica has them on disk.
     pub replicated: OffsetWaits<P>,
-    /// Fetches that found too little.
-    pub fetches: FetchWaits<F>,
+    /// Fetches that found too little, and fetch sessions between their requests.
+    pub fetches: Watchers<F>,
 }
 
 impl<P, F> Default for Purgatory<P, F> {
@@ -24,7 +28,7 @@ impl<P, F> Default for Purgatory<P, F> {
         Purgatory {
             durable: OffsetWaits::default(),
             replicated: OffsetWaits::default(),
-            fetches: FetchWaits::default(),
+            fetches: Watchers::default(),
         }
     }
 }
@@ -35,18 +39,6 @@ impl<P, F> Purgatory<P, F> {
         let mut produces = self.durable.take_all();
         produces.append(&mut self.replicated.take_all());
         (produces, self.fetches.take_all())
-    }
-
-    /// How many requests wait.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.durable.len() + self.replicated.len() + self.fetches.len()
-    }
-
-    /// Whether nothing waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -142,82 +134,43 @@ impl<W> OffsetWaits<W> {
     }
 }
 
-/// Fetches that wait for records, or for their deadline.
+/// Who is told of whatever happens to a partition, again and again: fetches that wait there, and
+/// fetch sessions that have it.
 #[derive(Debug)]
-pub struct FetchWaits<W> {
-    waits: Vec<FetchWait<W>>,
+pub struct Watchers<W> {
+    watchers: BTreeMap<Ticket, W>,
     next_ticket: u64,
 }
 
-#[derive(Debug)]
-struct FetchWait<W> {
-    fetch_offset: Offset,
-    bytes_missing: u64,
-    ticket: Ticket,
-    deadline: Duration,
-    waiter: W,
-}
-
-impl<W> Default for FetchWaits<W> {
+impl<W> Default for Watchers<W> {
     fn default() -> Self {
-        FetchWaits { waits: Vec::new(), next_ticket: 0 }
+        Watchers { watchers: BTreeMap::new(), next_ticket: 0 }
     }
 }
 
-impl<W> FetchWaits<W> {
-    /// Adds a fetch that needs `bytes_missing` more bytes from `fetch_offset` on.
-    ///
-    /// A fetch of several partitions needs a sum that no partition knows: it waits for 1 byte at
-    /// each, adds up when woken, and waits again if that is still too little.
-    pub fn add(
-        &mut self,
-        fetch_offset: Offset,
-        bytes_missing: u64,
-        deadline: Duration,
-        waiter: W,
-    ) -> Ticket {
+impl<W> Watchers<W> {
+    /// Adds one.
+    pub fn add(&mut self, watcher: W) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        let bytes_missing = bytes_missing.max(1);
-        self.waits.push(FetchWait { fetch_offset, bytes_missing, ticket, deadline, waiter });
+        let before = self.watchers.insert(ticket, watcher);
+        assert!(before.is_none(), "a ticket is given once");
         ticket
     }
 
-    /// `bytes` more became readable, and everything below `readable_end` is. Takes the fetches
-    /// that have enough now.
-    pub fn on_readable(&mut self, readable_end: Offset, bytes: u64) -> Vec<W> {
-        for wait in self.waits.iter_mut().filter(|wait| wait.fetch_offset < readable_end) {
-            wait.bytes_missing = wait.bytes_missing.saturating_sub(bytes);
-        }
-        self.waits.extract_if(.., |wait| wait.bytes_missing == 0).map(|wait| wait.waiter).collect()
+    /// Whoever is to be told.
+    pub fn iter(&self) -> impl Iterator<Item = &W> {
+        self.watchers.values()
     }
 
-    /// Takes the fetches whose deadline is `now` or earlier: they are answered with what is there.
-    pub fn expire(&mut self, now: Duration) -> Vec<W> {
-        self.waits.extract_if(.., |wait| wait.deadline <= now).map(|wait| wait.waiter).collect()
-    }
-
-    /// Takes back one fetch; `None` if it is over.
+    /// Takes back one; `None` if it was taken out before.
     pub fn remove(&mut self, ticket: Ticket) -> Option<W> {
-        let place = self.waits.binary_search_by_key(&ticket, |wait| wait.ticket).ok()?;
-        Some(self.waits.remove(place).waiter)
+        self.watchers.remove(&ticket)
     }
 
-    /// Takes everything that waits.
+    /// Takes out all.
     pub fn take_all(&mut self) -> Vec<W> {
-        self.waits.drain(..).map(|wait| wait.waiter).collect()
-    }
-
-    /// How many wait.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.waits.len()
-    }
-
-    /// Whether nothing waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.waits.is_empty()
+        std::mem::take(&mut self.watchers).into_values().collect()
     }
 }
 
@@ -243,32 +196,19 @@ mod tests {
     }
 
     #[test]
-    fn a_fetch_waits_for_its_bytes_or_its_deadline() {
-        let mut waits = FetchWaits::default();
-        waits.add(Offset(10), 100, at(5), "wants 100");
-        waits.add(Offset(10), 1, at(9), "wants any");
-        waits.add(Offset(20), 1, at(7), "is further on");
-        assert_eq!(waits.on_readable(Offset(10), 50), [] as [&str; 0]);
-        assert_eq!(waits.on_readable(Offset(15), 60), ["wants any"]);
-        assert_eq!(waits.on_readable(Offset(16), 40), ["wants 100"]);
-        assert_eq!(waits.expire(at(6)), [] as [&str; 0]);
-        assert_eq!(waits.expire(at(7)), ["is further on"]);
-        assert!(waits.is_empty());
-    }
-
-    #[test]
     fn a_wait_that_nobody_wants_any_more_is_taken_back_once() {
         let mut purgatory: Purgatory<&str, &str> = Purgatory::default();
         let kept = purgatory.durable.add(Offset(3), at(1), "kept");
         let produce = purgatory.durable.add(Offset(3), at(1), "gone");
-        let fetch = purgatory.fetches.add(Offset(3), 1, at(1), "gone too");
+        let fetch = purgatory.fetches.add("gone too");
+        purgatory.fetches.add("watches");
         purgatory.replicated.add(Offset(3), at(1), "replicated");
         assert_eq!(purgatory.durable.remove(Offset(3), produce), Some("gone"));
         assert_eq!(purgatory.durable.remove(Offset(3), produce), None);
         assert_eq!(purgatory.fetches.remove(fetch), Some("gone too"));
         assert_eq!(purgatory.fetches.remove(fetch), None);
-        assert_eq!(purgatory.len(), 2);
-        assert_eq!(purgatory.take_all(), (vec!["kept", "replicated"], vec![]));
+        assert!(purgatory.fetches.iter().eq(&["watches"]));
+        assert_eq!(purgatory.take_all(), (vec!["kept", "replicated"], vec!["watches"]));
         assert_eq!(purgatory.durable.remove(Offset(3), kept), None);
     }
 

@@ -54,6 +54,7 @@ pub struct BrokerTest {
     /// What its connections' replies may hold.
     pub replies: Arc<ReplyBudget>,
     service: BrokerService,
+    registry: Registry,
     wal: Wal,
     raft: RaftHandle,
 }
@@ -94,6 +95,9 @@ impl BrokerTest {
         let shared: Arc<dyn FileSystem> = Arc::new(fs.clone());
         let mut config = WalConfig::new("/data");
         (config.file_bytes, config.first_file_bytes) = (1 << 20, 1 << 20);
+        if settings.is_explicit("wal.file.bytes") {
+            config.file_bytes = settings.broker.wal_file_bytes.unsigned_abs();
+        }
         let metrics = WalMetrics::register(&registry).expect("new names");
         let (wal, recovered) = Wal::open(config, Arc::clone(&shared), metrics).expect("a log");
         let (events, raft_events) = metadata_events();
@@ -116,7 +120,7 @@ impl BrokerTest {
         let broker = broker.expect("a broker");
         let service = BrokerService(Arc::clone(&broker));
         let replies = ReplyBudget::unshared(REPLY_BYTES_MAX);
-        BrokerTest { fs, clock, broker, replies, service, wal, raft }
+        BrokerTest { fs, clock, broker, replies, service, registry, wal, raft }
     }
 
     /// The same disk after a power loss of this moment; this broker lives on beside it.
@@ -134,6 +138,14 @@ impl BrokerTest {
         self.wal.flush_and_close().expect("a clean stop");
         drop(self);
         BrokerTest::start(fs, &[])
+    }
+
+    /// What a metric without labels shows.
+    pub fn metric(&self, name: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name).expect("a metric");
+        let metric = &family.get_metric()[0];
+        metric.get_counter().get_value() + metric.get_gauge().get_value()
     }
 
     pub fn advance_ms(&self, milliseconds: i64) {

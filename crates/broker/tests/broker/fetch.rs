@@ -139,18 +139,6 @@ fn a_partition_named_twice_is_fetched_once() {
 }
 
 #[test]
-fn a_session_is_never_given_so_none_can_be_continued() {
-    let test = BrokerTest::new();
-    test.create_topic("topic", 1, &[]);
-    let request = Fetch::default().request();
-    for (id, epoch, code) in [(0, 0, 0), (5, 0, 0), (5, -1, 0), (5, 3, 70), (0, 3, 70)] {
-        let request = request.clone().with_session_id(id).with_session_epoch(epoch);
-        let response = test.call(12, &request);
-        assert_eq!((response.error_code, response.session_id), (code, 0), "({id}, {epoch})");
-    }
-}
-
-#[test]
 fn a_topic_that_goes_ends_the_polls_that_wait_for_it() {
     let test = BrokerTest::new();
     test.create_topic("topic", 1, &[]);
