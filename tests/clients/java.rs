@@ -1,6 +1,6 @@
 //! Kafka's own Java client in three versions, and the command line tools that come with Kafka.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use tidelog_tests::{
     node::{Node, Options},
@@ -65,6 +65,59 @@ fn kafkas_own_tools_create_produce_measure_consume_and_delete() {
     assert!(says[9].contains("Produce(0): "), "{}", says[9]);
     assert!(says[10].contains("PartitionCount: 1"), "{}", says[10]);
     assert!(says[12].contains("does not exist"), "{}", says[12]);
+}
+
+#[test]
+fn kafkas_admin_tools_change_a_topic_and_describe_the_cluster() {
+    let node = Node::start(Options::default());
+    let at = format!("--bootstrap-server\t{}", node.bootstrap());
+    let configs = |rest: &str| {
+        format!("kafka-configs\t{at}\t--entity-type\ttopics\t--entity-name\tt\t{rest}")
+    };
+    let topics = |rest: &str| format!("kafka-topics\t{at}\t--topic\tt\t{rest}");
+    let quorum = |rest: &str| format!("kafka-metadata-quorum\t{at}\tdescribe\t{rest}");
+    let before = node.dir().with_file_name("before.json");
+    let json = r#"{"version": 1, "partitions": [{"topic": "t", "partition": 0, "offset": 2}]}"#;
+    fs::write(&before, json).expect("a file beside the data");
+    let delete = format!("kafka-delete-records\t{at}\t--offset-json-file\t{}", before.display());
+    // A command, its status, and what it says.
+    let steps: [(String, i32, &[&str]); 16] = [
+        (topics("--create\t--partitions\t1\t--config\tsegment.bytes=1048576"), 0, &[]),
+        (format!("kafka-console-producer\t{at}\t--topic\tt\t<one\\ntwo\\nthree\\n"), 0, &[]),
+        (
+            configs("--alter\t--add-config\tmax.message.bytes=2000000,min.insync.replicas=1"),
+            0,
+            &["Completed updating config for topic t."],
+        ),
+        (
+            configs("--describe"),
+            0,
+            &["segment.bytes=1048576 ", "max.message.bytes=2000000 ", "min.insync.replicas=1 "],
+        ),
+        (configs("--alter\t--delete-config\tmin.insync.replicas,max.message.bytes"), 0, &[]),
+        (configs("--describe"), 0, &["topic t are:\n  segment.bytes=1048576 "]),
+        (configs("--alter\t--add-config\tno.such.setting=1"), 1, &[]),
+        (delete, 0, &["partition: t-0\tlow_watermark: 2"]),
+        (format!("kafka-get-offsets\t{at}\t--topic\tt\t--time\tearliest"), 0, &["t:0:2"]),
+        (topics("--alter\t--partitions\t3"), 0, &[]),
+        (topics("--describe"), 0, &["PartitionCount: 3"]),
+        (topics("--alter\t--partitions\t2"), 1, &["would not be an increase"]),
+        (
+            format!("kafka-log-dirs\t{at}\t--describe\t--topic-list\tt"),
+            0,
+            &["\"partition\":\"t-0\"", "\"partition\":\"t-2\"", "\"error\":null"],
+        ),
+        (quorum("--status"), 0, &["LeaderId:               1", "MaxFollowerLag:         0"]),
+        (quorum("--replication"), 0, &["Leader"]),
+        (format!("kafka-features\t{at}\tdescribe"), 0, &["metadata.version"]),
+    ];
+    let commands: Vec<_> =
+        steps.iter().map(|(command, status, _)| (command.clone(), *status)).collect();
+    for ((command, _, expected), said) in steps.iter().zip(run_tools(&commands)) {
+        for text in *expected {
+            assert!(said.contains(text), "{command}: expected {text}, saw {said}");
+        }
+    }
 }
 
 #[test]

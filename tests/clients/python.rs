@@ -36,6 +36,11 @@ fn topics_are_created_described_deleted_and_created_again() {
 }
 
 #[test]
+fn settings_records_and_partitions_of_a_topic_are_changed() {
+    confluent(&spilling_node(), "changes.py", &[]);
+}
+
+#[test]
 fn kafka_python_finds_what_it_knows() {
     judge(python("tests/clients/python/kafka_python_program.py"), &spilling_node());
 }

@@ -27,6 +27,9 @@ async function main(part, start, bootstrap) {
     await producesInEveryWay(kafka, admin, start);
     await findsOffsetsByTimestamp(admin, start);
   } else {
+    await altersSettings(admin);
+    await deletesRecords(admin);
+    await addsPartitions(kafka, admin, start);
     await deletesAndCreatesAgain(kafka, admin, start);
   }
   await admin.disconnect();
@@ -125,13 +128,13 @@ async function findsOffsetsByTimestamp(admin, start) {
 
 async function altersSettings(admin) {
   assert.equal(await setting(admin, "segment.bytes"), SEGMENT_BYTES);
-  assert.equal(await setting(admin, "retention.ms"), "604800000");
+  assert.equal(await setting(admin, "max.message.bytes"), "1048588");
   // This request names every setting that shall be there, and takes back the others.
-  await alters(admin, { "segment.bytes": "300000", "retention.ms": "86400000" });
+  await alters(admin, { "segment.bytes": "300000", "max.message.bytes": "2000000" });
   assert.equal(await setting(admin, "segment.bytes"), "300000");
-  assert.equal(await setting(admin, "retention.ms"), "86400000");
+  assert.equal(await setting(admin, "max.message.bytes"), "2000000");
   await alters(admin, { "segment.bytes": "300000" });
-  assert.equal(await setting(admin, "retention.ms"), "604800000");
+  assert.equal(await setting(admin, "max.message.bytes"), "1048588");
   await assert.rejects(alters(admin, { "no.such.setting": "1" }), { type: "INVALID_CONFIG" });
 }
 

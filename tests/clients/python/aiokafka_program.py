@@ -28,6 +28,9 @@ class Program:
         await self.reads_everything()
         await self.finds_offsets_by_timestamp()
         await self.starts_at_the_end()
+        await self.alters_settings()
+        await self.deletes_records()
+        await self.adds_partitions()
         await self.deletes_and_creates_again()
         await self.admin.close()
 
@@ -110,13 +113,13 @@ class Program:
 
     async def alters_settings(self):
         equal("segment.bytes", SEGMENT_BYTES, await self.setting("segment.bytes"))
-        equal("retention.ms", "604800000", await self.setting("retention.ms"))
+        equal("max.message.bytes", "1048588", await self.setting("max.message.bytes"))
         # This request names every setting that shall be there, and takes back the others.
-        await self.alters({"segment.bytes": "300000", "retention.ms": "86400000"})
+        await self.alters({"segment.bytes": "300000", "max.message.bytes": "2000000"})
         equal("segment.bytes", "300000", await self.setting("segment.bytes"))
-        equal("retention.ms", "86400000", await self.setting("retention.ms"))
+        equal("max.message.bytes", "2000000", await self.setting("max.message.bytes"))
         await self.alters({"segment.bytes": "300000"})
-        equal("retention.ms by default", "604800000", await self.setting("retention.ms"))
+        equal("max.message.bytes by default", "1048588", await self.setting("max.message.bytes"))
         await self.alters({"no.such.setting": "1"}, "InvalidConfigurationError")
 
     async def alters(self, settings, expected="NoError"):

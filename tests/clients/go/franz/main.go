@@ -32,6 +32,9 @@ func main() {
 	p.readsEverything()
 	p.findsOffsetsByTimestamp()
 	p.startsAtTheEnd()
+	p.altersSettings()
+	p.deletesRecords()
+	p.addsPartitions()
 	p.deletesAndCreatesAgain()
 	p.admin.Close()
 	judge.Done()
@@ -191,22 +194,22 @@ func (p *program) startsAtTheEnd() {
 
 func (p *program) altersSettings() {
 	judge.Equal("segment.bytes", judge.SegmentBytes, p.setting("segment.bytes"))
-	retention := "86400000"
-	set := []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "retention.ms", Value: &retention}}
+	bytes := "2000000"
+	set := []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "max.message.bytes", Value: &bytes}}
 	altered, err := p.admin.AlterTopicConfigs(p.context, set, topic)
 	judge.Must(err)
 	judge.Must(altered[0].Err)
-	judge.Equal("retention.ms", retention, p.setting("retention.ms"))
+	judge.Equal("max.message.bytes", bytes, p.setting("max.message.bytes"))
 	judge.Equal("segment.bytes still", judge.SegmentBytes, p.setting("segment.bytes"))
-	wrong := []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "no.such.setting", Value: &retention}}
+	wrong := []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "no.such.setting", Value: &bytes}}
 	altered, err = p.admin.AlterTopicConfigs(p.context, wrong, topic)
 	judge.Must(err)
 	judge.Fails("INVALID_CONFIG", altered[0].Err)
-	unset := []kadm.AlterConfig{{Op: kadm.DeleteConfig, Name: "retention.ms"}}
+	unset := []kadm.AlterConfig{{Op: kadm.DeleteConfig, Name: "max.message.bytes"}}
 	altered, err = p.admin.AlterTopicConfigs(p.context, unset, topic)
 	judge.Must(err)
 	judge.Must(altered[0].Err)
-	judge.Equal("retention.ms by default", "604800000", p.setting("retention.ms"))
+	judge.Equal("max.message.bytes by default", "1048588", p.setting("max.message.bytes"))
 }
 
 func (p *program) setting(name string) string {

@@ -33,6 +33,9 @@ func main() {
 	p.readsEverything()
 	p.findsOffsetsByTimestamp()
 	p.startsAtTheEnd()
+	p.altersSettings()
+	p.deletesRecords()
+	p.addsPartitions()
 	p.deletesAndCreatesAgain()
 	judge.Must(p.admin.Close()) // and the client with it
 	judge.Done()
@@ -201,16 +204,16 @@ func (p *program) startsAtTheEnd() {
 
 func (p *program) altersSettings() {
 	judge.Equal("segment.bytes", judge.SegmentBytes, p.setting("segment.bytes"))
-	judge.Must(p.alters("retention.ms", "86400000"))
-	judge.Equal("retention.ms", "86400000", p.setting("retention.ms"))
+	judge.Must(p.alters("max.message.bytes", "2000000"))
+	judge.Equal("max.message.bytes", "2000000", p.setting("max.message.bytes"))
 	judge.Equal("segment.bytes still", judge.SegmentBytes, p.setting("segment.bytes"))
-	judge.Fails("configuration is invalid", p.alters("no.such.setting", "1"))
+	judge.Fails("Configuration is invalid", p.alters("no.such.setting", "1"))
 	// The older request names every setting that shall be there, and takes back the others.
 	segmentBytes := "300000"
 	entries := map[string]*string{"segment.bytes": &segmentBytes}
 	judge.Must(p.admin.AlterConfig(sarama.TopicResource, topic, entries, false))
 	judge.Equal("segment.bytes", segmentBytes, p.setting("segment.bytes"))
-	judge.Equal("retention.ms by default", "604800000", p.setting("retention.ms"))
+	judge.Equal("max.message.bytes by default", "1048588", p.setting("max.message.bytes"))
 }
 
 func (p *program) alters(name, value string) error {

@@ -45,6 +45,9 @@ fn main() {
         program.reads_everything();
         program.finds_offsets_by_timestamp();
         program.starts_at_the_end().await;
+        program.alters_settings().await;
+        program.deletes_records().await;
+        program.adds_partitions().await;
         program.deletes_and_creates_again().await;
     });
     println!("all good");
@@ -177,13 +180,13 @@ impl Program {
 
     async fn alters_settings(&self) {
         assert_eq!(self.setting("segment.bytes").await, SEGMENT_BYTES);
-        assert_eq!(self.setting("retention.ms").await, "604800000");
+        assert_eq!(self.setting("max.message.bytes").await, "1048588");
         // This request names every setting that shall be there, and takes back the others.
-        self.alters(&[("segment.bytes", "300000"), ("retention.ms", "86400000")]).await;
+        self.alters(&[("segment.bytes", "300000"), ("max.message.bytes", "2000000")]).await;
         assert_eq!(self.setting("segment.bytes").await, "300000");
-        assert_eq!(self.setting("retention.ms").await, "86400000");
+        assert_eq!(self.setting("max.message.bytes").await, "2000000");
         self.alters(&[("segment.bytes", "300000")]).await;
-        assert_eq!(self.setting("retention.ms").await, "604800000");
+        assert_eq!(self.setting("max.message.bytes").await, "1048588");
     }
 
     async fn alters(&self, settings: &[(&str, &str)]) {

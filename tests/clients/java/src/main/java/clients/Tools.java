@@ -7,8 +7,10 @@ import java.io.InputStreamReader;
 import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.LockSupport;
 import org.apache.kafka.common.utils.Exit;
@@ -22,15 +24,23 @@ import org.apache.kafka.common.utils.Exit;
  */
 public final class Tools {
     private static final int PATIENCE_SECONDS = 60;
-    private static final Map<String, String> MAIN_CLASSES = Map.of(
-            "kafka-topics", "org.apache.kafka.tools.TopicCommand",
-            "kafka-configs", "kafka.admin.ConfigCommand",
-            "kafka-console-producer", "org.apache.kafka.tools.ConsoleProducer",
-            "kafka-console-consumer", "org.apache.kafka.tools.consumer.ConsoleConsumer",
-            "kafka-producer-perf-test", "org.apache.kafka.tools.ProducerPerformance",
-            "kafka-get-offsets", "org.apache.kafka.tools.GetOffsetShell",
-            "kafka-broker-api-versions", "org.apache.kafka.tools.BrokerApiVersionsCommand",
-            "kafka-dump-log", "kafka.tools.DumpLogSegments");
+    private static final Map<String, String> MAIN_CLASSES = Map.ofEntries(
+            Map.entry("kafka-topics", "org.apache.kafka.tools.TopicCommand"),
+            Map.entry("kafka-configs", "kafka.admin.ConfigCommand"),
+            Map.entry("kafka-console-producer", "org.apache.kafka.tools.ConsoleProducer"),
+            Map.entry("kafka-console-consumer", "org.apache.kafka.tools.consumer.ConsoleConsumer"),
+            Map.entry("kafka-producer-perf-test", "org.apache.kafka.tools.ProducerPerformance"),
+            Map.entry("kafka-get-offsets", "org.apache.kafka.tools.GetOffsetShell"),
+            Map.entry("kafka-delete-records", "org.apache.kafka.tools.DeleteRecordsCommand"),
+            Map.entry("kafka-log-dirs", "org.apache.kafka.tools.LogDirsCommand"),
+            Map.entry("kafka-metadata-quorum", "org.apache.kafka.tools.MetadataQuorumCommand"),
+            Map.entry("kafka-features", "org.apache.kafka.tools.FeatureCommand"),
+            Map.entry("kafka-broker-api-versions",
+                    "org.apache.kafka.tools.BrokerApiVersionsCommand"),
+            Map.entry("kafka-dump-log", "kafka.tools.DumpLogSegments"));
+
+    /** What the tool that runs wants to be done when it ends, such as sending what waits. */
+    private static final List<Runnable> HOOKS = new CopyOnWriteArrayList<>();
 
     /** Filled by the tool that runs: with its status when it exits, 0 when it returns. */
     private static volatile CompletableFuture<Integer> ended = new CompletableFuture<>();
@@ -39,7 +49,7 @@ public final class Tools {
         // A tool's exit must end the tool, not this JVM, and must not return to its caller.
         Exit.setExitProcedure((status, message) -> exit(status));
         Exit.setHaltProcedure((status, message) -> exit(status));
-        Exit.setShutdownHookAdder((name, hook) -> { });
+        Exit.setShutdownHookAdder((name, hook) -> HOOKS.add(hook));
         PrintStream out = new PrintStream(System.out, true, StandardCharsets.UTF_8);
         BufferedReader commands =
                 new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
@@ -74,7 +84,10 @@ public final class Tools {
         Thread thread = new Thread(() -> ending.complete(invoke(mainClass, rest)), tool);
         thread.setDaemon(true);
         thread.start();
-        return ending.get(PATIENCE_SECONDS, TimeUnit.SECONDS);
+        int status = ending.get(PATIENCE_SECONDS, TimeUnit.SECONDS);
+        HOOKS.forEach(Runnable::run);
+        HOOKS.clear();
+        return status;
     }
 
     private static int invoke(String mainClass, String[] args) {
