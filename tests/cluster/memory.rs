@@ -4,10 +4,15 @@ use std::time::Duration;
 
 use tidelog_tests::{
     node::{Node, Options},
-    programs::{bytes_on_disk, finish, python},
+    programs::{bytes_on_disk, finish, python, raise_open_files},
 };
 
 const MIB: u64 = 1024 * 1024;
+/// Connections that one node must hold, and what they may cost together.
+const IDLE_CONNECTIONS: u64 = 10_000;
+const IDLE_BYTES_MAX: u64 = 200 * MIB;
+/// Descriptors of a test and of a node that are no connections of this test.
+const OTHER_FILES: u64 = 500;
 
 #[test]
 fn a_gigabyte_goes_through_small_bounds() {
@@ -54,4 +59,30 @@ fn connections_leave_no_descriptor_behind() {
     tidelog_tests::programs::wait_until("descriptors are closed", patience, || {
         node.open_files() <= before + 1
     });
+}
+
+#[test]
+fn ten_thousand_idle_connections_cost_200_mb_at_most() {
+    // Both ends have one descriptor for each connection, and a process of its own.
+    let connections = IDLE_CONNECTIONS.min(raise_open_files() - OTHER_FILES);
+    if connections < IDLE_CONNECTIONS {
+        eprintln!(
+            "this machine allows no more than {connections} connections of {IDLE_CONNECTIONS}"
+        );
+    }
+    let node = Node::start(Options::default());
+    drop(node.wire());
+    let before = node.resident_bytes();
+    let mut wires = Vec::new();
+    for _ in 0..connections {
+        let mut wire = node.wire();
+        wire.api_versions().expect("an answer");
+        wires.push(wire);
+    }
+    let cost = node.resident_bytes() - before;
+    eprintln!("{connections} connections: {} KiB, {} bytes each", cost / 1024, cost / connections);
+    assert!(cost <= IDLE_BYTES_MAX * connections / IDLE_CONNECTIONS, "{} MiB", cost / MIB);
+    for wire in [0, wires.len() / 2, wires.len() - 1] {
+        wires[wire].api_versions().expect("whoever was idle is served");
+    }
 }

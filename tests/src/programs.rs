@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// Longer than any client program takes on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
@@ -152,6 +154,15 @@ pub fn wait_until(what: &str, patience: Duration, mut condition: impl FnMut() ->
         // Not a wait for time to pass: the condition is looked at again.
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Lets this process, and those it starts, open as many files as the system allows. Returns how
+/// many that are.
+pub fn raise_open_files() -> u64 {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    assert!(raised.is_ok(), "a limit may be raised to its own maximum");
+    maximum.unwrap_or(u64::MAX)
 }
 
 /// All bytes of the files below `dir`.

@@ -20,13 +20,11 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
 };
 use tidelog_protocol::frame::{FrameDecoder, FrameError};
-use tokio::{
-    io::Interest,
-    net::TcpStream,
-    time::{Sleep, sleep_until},
-};
+use tokio::{io::Interest, net::TcpStream};
 
 use crate::{
+    config::NetConfig,
+    deadlines::{Alarm, Deadlines, Doing, PROGRESS_BYTES},
     limits::{Account, Limits},
     listener::ListenerState,
     registry::{Handle, Order},
@@ -78,21 +76,10 @@ pub(crate) struct Connection<S: Service> {
     closing: Option<CloseReason>,
     waker: Option<Waker>,
     deadlines: Deadlines,
-    counted: Counted,
-}
-
-/// What decides when a connection that does nothing is closed.
-struct Deadlines {
-    timer: Pin<Box<Sleep>>,
-    /// The timer wakes the task then. It may be earlier than need be, never later.
-    armed: Option<Instant>,
-    opened: Instant,
-    had_request: bool,
-    active: Instant,
-    /// Since when the client has taken nothing of what waits for it.
-    write_stalled: Option<Instant>,
+    alarm: Alarm,
     /// When the client was last seen to be there, as long as nothing is read.
     looked: Instant,
+    counted: Counted,
 }
 
 /// What the metrics have been told.
@@ -116,6 +103,7 @@ impl<S: Service> Connection<S> {
         let decoder = FrameDecoder::new(request_bytes_max.unwrap_or(usize::MAX));
         let account = Account::new(Arc::clone(limits), Arc::clone(&handle));
         let reply_room = ReplyRoom::new(&limits.replies, handle.id);
+        let now = Instant::now();
         listener.opened();
         Connection {
             socket,
@@ -134,7 +122,9 @@ impl<S: Service> Connection<S> {
             input_ended: false,
             closing: None,
             waker: None,
-            deadlines: Deadlines::new(Instant::now()),
+            deadlines: Deadlines::new(now),
+            alarm: Alarm::new(now),
+            looked: now,
             counted: Counted::default(),
         }
     }
@@ -210,7 +200,7 @@ impl<S: Service> Connection<S> {
             let written = self.replies.flush(&self.socket, cx);
             let written = written.map_err(|_| CloseReason::Disconnected)?;
             self.listener.metrics.sent_bytes.inc_by(written.bytes as u64);
-            self.deadlines.wrote(now, written.bytes > 0, written.blocked);
+            self.deadlines.on_written(now, written.bytes as u64, written.blocked);
             if written.blocked {
                 return Ok(true);
             }
@@ -265,8 +255,13 @@ impl<S: Service> Connection<S> {
             }
             Poll::Ready(ready) => ready.map_err(|_| CloseReason::Disconnected)?,
         }
-        if !self.account.may_read() {
-            return Ok(false);
+        let Connection { socket, decoder, account, listener, .. } = self;
+        let config = &listener.limits.config;
+        let trickles = || decoder.held_bytes() > 0 && trickles(socket, decoder.wanted(), config);
+        if !account.may_read(trickles) {
+            // What was sent last never comes to its end, so room would be waited for in vain.
+            let is_over = trickles() && has_left(socket);
+            return if is_over { Err(CloseReason::Disconnected) } else { Ok(false) };
         }
         let direct = self.decoder.wanted() >= DIRECT_BYTES_MIN;
         let read = if direct { self.read_direct() } else { self.read_scratch() };
@@ -278,9 +273,12 @@ impl<S: Service> Connection<S> {
             Err(_) => return Err(CloseReason::Disconnected),
         };
         self.counted.received += count as u64;
-        self.deadlines.active = now;
-        let unfinished = self.unfinished_bytes() > 0;
-        self.handle.set_stalled_since(if unfinished { self.limits().clock(now) } else { 0 });
+        self.deadlines.on_received(now, count as u64);
+        if self.unfinished_bytes() == 0 {
+            self.handle.set_stalled_since(0);
+        } else if self.deadlines.has_progressed() {
+            self.handle.set_stalled_since(self.limits().clock(now));
+        }
         Ok(true)
     }
 
@@ -330,7 +328,7 @@ impl<S: Service> Connection<S> {
     }
 
     fn handle_request(&mut self, frame: Bytes, cost: u64) {
-        self.deadlines.had_request = true;
+        self.deadlines.on_request();
         if cost >= COSTLY_BYTES && !self.account.may_decode(cost) {
             self.costly = Some((frame, cost));
             return;
@@ -394,31 +392,15 @@ impl<S: Service> Connection<S> {
     /// Closes a connection whose time is up; else makes sure to be woken when it may be.
     fn check_deadlines(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), CloseReason> {
         let look = self.look(now)?;
-        let timeouts = self.listener.limits.timeouts;
-        let write_stall = match self.limits().replies.is_spent() {
-            true => Some(timeouts.write_stall_spent),
-            false => timeouts.write_stall,
+        let doing = Doing {
+            is_quiet: self.replies.is_empty() && self.waiting.is_none() && self.costly.is_none(),
+            half_sent: self.decoder.is_mid_frame().then(|| self.deadlines.request()),
+            is_read: self.may_handle() && !self.account.waits(),
+            replies_spent: self.limits().replies.is_spent(),
         };
-        let deadlines = &mut self.deadlines;
-        let after = |since: Instant, timeout: Option<_>| timeout.and_then(|t| since.checked_add(t));
-        let quiet = self.replies.is_empty() && self.waiting.is_none() && self.costly.is_none();
-        let first_request = after(deadlines.opened, timeouts.first_request);
-        let write_stalled = deadlines.write_stalled.and_then(|since| after(since, write_stall));
-        let closing = [
-            (first_request.filter(|_| !deadlines.had_request), CloseReason::NoRequest),
-            (write_stalled, CloseReason::SlowReader),
-            (after(deadlines.active, timeouts.idle).filter(|_| quiet), CloseReason::Idle),
-        ];
-        let mut next =
-            [self.replies.deadline(now), self.account.retry(now), look].into_iter().flatten().min();
-        for (deadline, reason) in closing {
-            let Some(deadline) = deadline else { continue };
-            if deadline <= now {
-                return Err(reason);
-            }
-            next = Some(next.map_or(deadline, |next| next.min(deadline)));
-        }
-        deadlines.arm(next, cx, now);
+        let closing = self.deadlines.check(doing, &self.listener.limits.timeouts, now)?;
+        let next = [self.replies.deadline(now), self.account.retry(now), look, closing];
+        self.alarm.arm(next.into_iter().flatten().min(), cx, now);
         Ok(())
     }
 
@@ -426,17 +408,17 @@ impl<S: Service> Connection<S> {
     /// asked now and then, and so is, whenever the client takes nothing, whether it still may.
     fn look(&mut self, now: Instant) -> Result<Option<Instant>, CloseReason> {
         let is_deaf = !self.may_handle() && self.waiting.is_none() && self.costly.is_none();
-        if !is_deaf && self.deadlines.write_stalled.is_none() {
-            self.deadlines.looked = now;
+        if !is_deaf && !self.deadlines.is_write_stalled() {
+            self.looked = now;
             return Ok(None);
         }
-        if now >= self.deadlines.looked + LOOK_PAUSE {
-            self.deadlines.looked = now;
+        if now >= self.looked + LOOK_PAUSE {
+            self.looked = now;
             if is_deaf && has_left(&self.socket) {
                 return Err(CloseReason::Disconnected);
             }
         }
-        Ok(Some(self.deadlines.looked + LOOK_PAUSE))
+        Ok(Some(self.looked + LOOK_PAUSE))
     }
 
     fn limits(&self) -> &Limits {
@@ -468,8 +450,9 @@ impl<S: Service> Drop for Connection<S> {
         // A task that is dropped before its end is dropped with its runtime.
         let reason = self.closing.unwrap_or(CloseReason::Shutdown);
         self.counted.in_flight(&self.listener, 0);
+        self.account.release();
         self.service.closed(&self.info);
-        self.listener.closed(reason);
+        self.listener.closed(self.info.peer, reason);
     }
 }
 
@@ -482,45 +465,12 @@ impl Counted {
     }
 }
 
-impl Deadlines {
-    fn new(now: Instant) -> Deadlines {
-        let timer = Box::pin(sleep_until(now.into()));
-        Deadlines {
-            timer,
-            armed: None,
-            opened: now,
-            had_request: false,
-            active: now,
-            write_stalled: None,
-            looked: now,
-        }
-    }
-
-    fn wrote(&mut self, now: Instant, progress: bool, blocked: bool) {
-        if progress {
-            self.active = now;
-        }
-        self.write_stalled = match (blocked, self.write_stalled) {
-            (false, _) => None,
-            (true, Some(since)) if !progress => Some(since),
-            (true, _) => Some(now),
-        };
-    }
-
-    /// The timer is only ever moved forward in time, or set anew once it has fired: a busy
-    /// connection touches it a few times a minute.
-    fn arm(&mut self, next: Option<Instant>, cx: &mut Context<'_>, now: Instant) {
-        self.armed = self.armed.filter(|armed| *armed > now);
-        let Some(next) = next else { return };
-        if self.armed.is_some_and(|armed| armed <= next) {
-            return;
-        }
-        self.timer.as_mut().reset(next.into());
-        match self.timer.as_mut().poll(cx) {
-            Poll::Pending => self.armed = Some(next),
-            Poll::Ready(()) => cx.waker().wake_by_ref(),
-        }
-    }
+/// Whether less has arrived of a half-sent request than an honest client would have sent.
+fn trickles(socket: &TcpStream, wanted: usize, config: &NetConfig) -> bool {
+    let arrived = rustix::io::ioctl_fionread(socket).unwrap_or(0);
+    // More than the kernel takes nobody can send. Half of it is for the kernel's own account.
+    let taken = u64::try_from(config.receive_buffer_bytes).map_or(u64::MAX, |bytes| bytes / 2);
+    arrived < PROGRESS_BYTES.min(wanted as u64).min(taken)
 }
 
 /// Whether the client has closed its end, or reset the connection, behind what is not read yet.

@@ -15,6 +15,8 @@
 pub mod client;
 pub mod config;
 mod connection;
+mod creation_rate;
+mod deadlines;
 pub mod limits;
 pub mod listener;
 pub mod metrics;

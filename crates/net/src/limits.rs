@@ -12,7 +12,9 @@ use std::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
-    config::{NetConfig, milliseconds},
+    config::NetConfig,
+    creation_rate::CreationRate,
+    deadlines::Timeouts,
     metrics::NetMetrics,
     registry::{Connections, Handle, Order, lock},
     reply_budget::ReplyBudget,
@@ -30,6 +32,7 @@ pub struct Limits {
     pub(crate) timeouts: Timeouts,
     pub(crate) metrics: NetMetrics,
     pub(crate) connections: Connections,
+    pub(crate) creation_rate: Mutex<CreationRate>,
     /// Bytes that requests may hold. Checked before a read, charged after it, so that the bytes
     /// held exceed it by one read for each thread and one request at most.
     bound: u64,
@@ -54,36 +57,20 @@ pub struct Limits {
     start: Instant,
 }
 
-/// Deadlines of a connection, `None` where there is none.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Timeouts {
-    pub idle: Option<Duration>,
-    pub first_request: Option<Duration>,
-    pub write_stall: Option<Duration>,
-    /// Instead of that, once replies have to wait for room.
-    pub write_stall_spent: Duration,
-}
-
 impl Limits {
     /// The bounds that a configuration and the open files allowed to this process give.
     #[must_use]
     pub fn new(config: NetConfig, metrics: NetMetrics) -> Arc<Limits> {
         let connections_max = config.connections(open_files_max());
-        let per_ip_max = usize::try_from(config.connections_per_ip_max).unwrap_or(0);
         let bound = config.queued_bytes();
         metrics.connections_max.set(i64::try_from(connections_max).unwrap_or(i64::MAX));
         metrics.in_flight_bytes_max.set(i64::try_from(bound).unwrap_or(i64::MAX));
         let (reply_bound, reply_bytes) = (config.reply_bytes(), metrics.reply_bytes.clone());
         metrics.reply_bytes_max.set(i64::try_from(reply_bound).unwrap_or(i64::MAX));
         Arc::new(Limits {
-            timeouts: Timeouts {
-                idle: milliseconds(config.idle_ms),
-                first_request: milliseconds(config.first_request_ms),
-                write_stall: milliseconds(config.write_stall_ms),
-                write_stall_spent: Duration::from_millis(u64::from(config.request_stall_ms))
-                    .min(milliseconds(config.write_stall_ms).unwrap_or(Duration::MAX)),
-            },
-            connections: Connections::new(connections_max, per_ip_max),
+            timeouts: Timeouts::new(&config),
+            connections: Connections::new(connections_max),
+            creation_rate: Mutex::new(CreationRate::new(config.creation_rate_max)),
             config,
             metrics,
             bound,
@@ -212,10 +199,15 @@ impl Account {
         Account { limits, handle, held: 0, counted: 0, unfinished: 0, waits: false }
     }
 
-    /// Whether bytes may be read. Where not, the connection's task is woken when they may.
-    pub fn may_read(&mut self) -> bool {
-        self.waits = !self.limits.has_room(self.handle.id);
-        if self.waits {
+    /// Whether bytes may be read. Where not, the connection's task is woken when they may; where
+    /// its client only trickles, it has to look again by itself, and may have to give way.
+    pub fn may_read(&mut self, trickles: impl FnOnce() -> bool) -> bool {
+        if self.limits.has_room(self.handle.id) {
+            self.waits = false;
+        } else if trickles() {
+            self.wait_no_more();
+            self.waits = true;
+        } else {
             self.wait();
             self.waits = !self.limits.has_room(self.handle.id);
         }
@@ -248,6 +240,11 @@ impl Account {
         if self.limits.decoding.load(Ordering::Relaxed) == self.handle.id {
             exchange(&self.limits.decoding, self.handle.id, 0);
         }
+    }
+
+    /// Whether it waits for room.
+    pub fn waits(&self) -> bool {
+        self.waits
     }
 
     fn wait(&self) {
@@ -283,6 +280,12 @@ impl Account {
         if released && self.limits.anyone_waits.load(Ordering::SeqCst) {
             self.limits.relieve();
         }
+    }
+
+    /// Gives back all bytes, before anybody hears that the connection has ended.
+    pub fn release(&mut self) {
+        self.handle.set_stalled_since(0); // nobody is to be evicted who holds nothing
+        self.settle(0, 0);
     }
 
     /// Says that the order to give way was obeyed, or no longer applies.
@@ -336,6 +339,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
+    use crate::registry::Bounds;
 
     struct LimitsTest {
         limits: Arc<Limits>,
@@ -355,7 +359,8 @@ mod tests {
 
         fn account(&self) -> Account {
             let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            let handle = self.limits.connections.admit(1, ip).expect("room");
+            let bounds = Bounds { listener: usize::MAX, per_ip: usize::MAX };
+            let handle = self.limits.connections.admit(1, ip, bounds).expect("room");
             Account::new(Arc::clone(&self.limits), handle)
         }
     }
@@ -368,12 +373,24 @@ mod tests {
             account.settle(500, 500);
             account.handle.set_stalled_since(since);
         }
-        assert!(!reader.may_read());
+        assert!(!reader.may_read(|| false));
         let ordered = [&old, &young, &reader].map(|account| account.handle.ordered());
         assert_eq!(ordered, [Order::Evict, Order::None, Order::None]);
         drop(old);
-        assert!(reader.may_read());
+        assert!(reader.may_read(|| false));
         assert_eq!(young.handle.ordered(), Order::None);
+    }
+
+    #[test]
+    fn who_trickles_does_not_wait_but_gives_way() {
+        let test = LimitsTest::new(1000);
+        let [mut trickling, mut reader] = [test.account(), test.account()];
+        trickling.settle(1000, 1000);
+        trickling.handle.set_stalled_since(1);
+        assert!(!trickling.may_read(|| true) && trickling.waits());
+        assert!(trickling.retry(Instant::now()).is_some(), "it looks again by itself");
+        assert!(!reader.may_read(|| false));
+        assert_eq!(trickling.handle.ordered(), Order::Evict);
     }
 
     #[test]
@@ -382,11 +399,11 @@ mod tests {
         let [mut first, mut second] = [test.account(), test.account()];
         first.settle(500, 500);
         second.settle(500, 500);
-        assert_eq!([second.may_read(), first.may_read()], [true, false]);
+        assert_eq!([second.may_read(|| false), first.may_read(|| false)], [true, false]);
         second.settle(800, 0);
-        assert_eq!([second.may_read(), first.may_read()], [false, false]);
+        assert_eq!([second.may_read(|| false), first.may_read(|| false)], [false, false]);
         second.settle(0, 0);
-        assert_eq!([second.may_read(), first.may_read()], [true, true]);
+        assert_eq!([second.may_read(|| false), first.may_read(|| false)], [true, true]);
         assert_eq!([first, second].map(|a| a.handle.ordered()), [Order::None, Order::None]);
     }
 
@@ -396,14 +413,14 @@ mod tests {
         let [mut small, mut large] = [test.account(), test.account()];
         large.settle(1000, 1000);
         large.handle.set_stalled_since(1);
-        assert!(large.may_read());
+        assert!(large.may_read(|| false));
         large.settle(5000, 5000);
         assert_eq!(test.limits.request_bytes(), 0);
-        assert!(small.may_read());
+        assert!(small.may_read(|| false));
         large.settle(9000, 0);
-        assert_eq!((test.limits.request_bytes(), small.may_read()), (9000, false));
+        assert_eq!((test.limits.request_bytes(), small.may_read(|| false)), (9000, false));
         large.settle(0, 0);
-        assert!(small.may_read());
+        assert!(small.may_read(|| false));
     }
 
     #[test]
@@ -413,11 +430,11 @@ mod tests {
         busy.settle(800, 0);
         slow.settle(200, 200);
         slow.handle.set_stalled_since(1);
-        assert!(!reader.may_read());
+        assert!(!reader.may_read(|| false));
         assert_eq!(slow.handle.ordered(), Order::None);
         busy.settle(0, 0);
         assert!(lock(&test.limits.waiting).is_empty());
-        assert!(reader.may_read());
+        assert!(reader.may_read(|| false));
     }
 
     #[test]

@@ -22,19 +22,18 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    config::{NetConfig, milliseconds},
+    config::{ListenerBounds, NetConfig, milliseconds},
     connection::Connection,
+    creation_rate::CreationRate,
     limits::Limits,
     metrics::ListenerMetrics,
-    refusal_log::RefusalLog,
-    registry::{Handle, Order, Refusal},
+    refusal_log::{Pacer, RefusalLog},
+    registry::{Bounds, Handle, Order, lock},
     service::{CloseReason, ConnectionInfo, Service},
 };
 
 /// How long the accept loop rests when the process has no descriptor left, not even a spare one.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
-/// How often refused connections are logged, at most.
-const REFUSAL_LOG_PAUSE: Duration = Duration::from_secs(60);
 /// How long connections that were told to end at once are waited for. One whose task does not come
 /// to its turn dies with its runtime.
 const ABORT_PATIENCE: Duration = Duration::from_secs(1);
@@ -75,6 +74,7 @@ pub(crate) struct ListenerState {
     pub limits: Arc<Limits>,
     pub metrics: ListenerMetrics,
     pub refusal_log: RefusalLog,
+    bounds: ListenerBounds,
     open: AtomicUsize,
     all_closed: Notify,
 }
@@ -100,6 +100,7 @@ impl Listener {
             metrics: limits.metrics.listener(name),
             limits: Arc::clone(limits),
             refusal_log: RefusalLog::default(),
+            bounds: limits.config.listener_bounds(name),
             open: AtomicUsize::new(0),
             all_closed: Notify::new(),
         });
@@ -126,13 +127,12 @@ impl Listener {
         let listener = TcpListener::from_std(self.socket)?;
         let state = self.state;
         let mut shutdown = pin!(shutdown);
-        let spare = spare_descriptor();
-        let mut acceptor = Acceptor { state: &state, spare, refusal_logged: None };
+        let mut acceptor = Acceptor::new(&state);
         loop {
             tokio::select! {
                 biased;
                 () = &mut shutdown => break,
-                accepted = listener.accept() => match accepted {
+                accepted = acceptor.accept(&listener) => match accepted {
                     Ok((socket, peer)) => acceptor.admit(socket, peer, &service),
                     Err(error) => {
                         if let Some((socket, peer)) = acceptor.recover(&listener, &error).await {
@@ -153,7 +153,8 @@ impl ListenerState {
         self.metrics.connections.inc();
     }
 
-    pub fn closed(&self, reason: CloseReason) {
+    pub fn closed(&self, peer: SocketAddr, reason: CloseReason) {
+        self.refusal_log.tell_closed(peer, reason, Instant::now());
         self.metrics.closed(reason);
         self.metrics.connections.dec();
         if self.open.fetch_sub(1, Ordering::SeqCst) == 1 {
@@ -194,32 +195,63 @@ struct Acceptor<'a> {
     /// Given up to accept and close a connection when no other descriptor is left. Otherwise it
     /// would stay in the backlog, and the loop would spin on it.
     spare: Option<File>,
-    refusal_logged: Option<Instant>,
+    creation_rate: CreationRate,
+    refusals: Pacer,
+    throttles: Pacer,
 }
 
-impl Acceptor<'_> {
+impl<'a> Acceptor<'a> {
+    fn new(state: &'a Arc<ListenerState>) -> Acceptor<'a> {
+        Acceptor {
+            state,
+            spare: spare_descriptor(),
+            creation_rate: CreationRate::new(state.bounds.creation_rate_max),
+            refusals: Pacer::default(),
+            throttles: Pacer::default(),
+        }
+    }
+
+    /// The next connection, once it may come. Until then it waits in the backlog, where it costs
+    /// nothing, as with Kafka.
+    async fn accept(&mut self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        let now = Instant::now();
+        let shared = lock(&self.state.limits.creation_rate).pause(now);
+        let pause = self.creation_rate.pause(now).max(shared);
+        if !pause.is_zero() {
+            self.state.metrics.accept_throttled.inc_by(pause.as_secs_f64());
+            if let Some(suppressed) = self.throttles.may_tell(now) {
+                let (listener, limit) = (&self.state.name, "max.connection.creation.rate");
+                warn!(%listener, limit, suppressed, "connections come too fast and have to wait");
+            }
+            sleep(pause).await;
+        }
+        listener.accept().await
+    }
+
     fn admit<S: Service>(&mut self, socket: TcpStream, peer: SocketAddr, service: &Arc<S>) {
         let state = self.state;
         if self.spare.is_none() {
             self.spare = spare_descriptor();
         }
-        match state.limits.connections.admit(state.id, peer.ip()) {
+        let now = Instant::now();
+        self.creation_rate.take(now);
+        lock(&state.limits.creation_rate).take(now);
+        let ip = peer.ip().to_canonical();
+        let per_ip = state.limits.config.connections_from(ip);
+        let bounds = Bounds { listener: state.bounds.connections_max, per_ip };
+        match state.limits.connections.admit(state.id, ip, bounds) {
             Ok(handle) => self.start(socket, peer, handle, service),
-            Err(Refusal::Total) => {
-                state.metrics.refused_total_limit.inc();
-                self.log_refusal(peer, "max.connections");
-            }
-            Err(Refusal::PerIp) => {
-                state.metrics.refused_ip_limit.inc();
-                self.log_refusal(peer, "max.connections.per.ip");
+            Err(refusal) => {
+                state.metrics.refused(refusal);
+                self.log_refusal(peer, refusal.setting());
             }
         }
     }
 
     fn log_refusal(&mut self, peer: SocketAddr, limit: &str) {
-        if self.refusal_logged.is_none_or(|at| at.elapsed() >= REFUSAL_LOG_PAUSE) {
-            self.refusal_logged = Some(Instant::now());
-            warn!(listener = %self.state.name, %peer, limit, "connections are being refused");
+        if let Some(suppressed) = self.refusals.may_tell(Instant::now()) {
+            let listener = &self.state.name;
+            warn!(%listener, %peer, limit, suppressed, "connections are being refused");
         }
     }
 

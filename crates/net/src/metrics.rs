@@ -1,8 +1,10 @@
 //! What sockets count, one set of children for each listener.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Counter, CounterVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
-use crate::service::CloseReason;
+use crate::{registry::Refusal, service::CloseReason};
 
 /// All listeners' metrics.
 #[derive(Debug, Clone)]
@@ -12,6 +14,7 @@ pub struct NetMetrics {
     refused: IntCounterVec,
     closed: IntCounterVec,
     accept_errors: IntCounterVec,
+    accept_throttled: CounterVec,
     requests: IntCounterVec,
     received_bytes: IntCounterVec,
     sent_bytes: IntCounterVec,
@@ -29,9 +32,12 @@ pub(crate) struct ListenerMetrics {
     pub connections: IntGauge,
     pub accepted: IntCounter,
     pub refused_total_limit: IntCounter,
+    pub refused_listener_limit: IntCounter,
     pub refused_ip_limit: IntCounter,
     pub refused_open_files: IntCounter,
     pub accept_errors: IntCounter,
+    /// Seconds.
+    pub accept_throttled: Counter,
     pub requests: IntCounter,
     pub received_bytes: IntCounter,
     pub sent_bytes: IntCounter,
@@ -63,6 +69,10 @@ impl NetMetrics {
                 "tidelog_accept_errors_total",
                 "Failures to accept a connection.",
                 &[],
+            )?,
+            accept_throttled: per.seconds(
+                "tidelog_accept_throttled_seconds_total",
+                "Time in which no connection was accepted because they came too fast.",
             )?,
             requests: per.counters("tidelog_network_requests_total", "Requests received.", &[])?,
             received_bytes: per.counters(
@@ -107,9 +117,11 @@ impl NetMetrics {
             connections: self.connections.with_label_values(&[name]),
             accepted: self.accepted.with_label_values(&[name]),
             refused_total_limit: refused("max_connections"),
+            refused_listener_limit: refused("listener_max_connections"),
             refused_ip_limit: refused("max_connections_per_ip"),
             refused_open_files: refused("open_files"),
             accept_errors: self.accept_errors.with_label_values(&[name]),
+            accept_throttled: self.accept_throttled.with_label_values(&[name]),
             requests: self.requests.with_label_values(&[name]),
             received_bytes: self.received_bytes.with_label_values(&[name]),
             sent_bytes: self.sent_bytes.with_label_values(&[name]),
@@ -120,6 +132,14 @@ impl NetMetrics {
 }
 
 impl ListenerMetrics {
+    pub(crate) fn refused(&self, refusal: Refusal) {
+        match refusal {
+            Refusal::Total => self.refused_total_limit.inc(),
+            Refusal::Listener => self.refused_listener_limit.inc(),
+            Refusal::PerIp => self.refused_ip_limit.inc(),
+        }
+    }
+
     pub(crate) fn closed(&self, reason: CloseReason) {
         let counter = self.closed.iter().find(|(known, _)| *known == reason);
         counter.expect("every reason has a counter").1.inc();
@@ -139,6 +159,12 @@ impl Registrar<'_> {
 
     fn gauges(&self, name: &str, help: &str) -> Result<IntGaugeVec, prometheus::Error> {
         let metric = IntGaugeVec::new(Opts::new(name, help), &["listener"])?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn seconds(&self, name: &str, help: &str) -> Result<CounterVec, prometheus::Error> {
+        let metric = CounterVec::new(Opts::new(name, help), &["listener"])?;
         self.registry.register(Box::new(metric.clone()))?;
         Ok(metric)
     }

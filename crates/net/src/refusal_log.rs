@@ -1,6 +1,7 @@
-//! What the log says of requests that nobody reads: little, however many there are.
+//! What the log says of clients that reach a limit: little, however many there are.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Mutex, PoisonError,
@@ -12,13 +13,16 @@ use std::{
 use tidelog_protocol::{compatibility::not_served_name, frame::FrameError};
 use tracing::info;
 
-/// How often a request over its limit is told of, at most.
-const OVERSIZED_PAUSE: Duration = Duration::from_secs(60);
+use crate::service::CloseReason;
+
+/// How often one limit is told of, at most.
+const PAUSE: Duration = Duration::from_secs(60);
 
 /// Remembers what was said already. Shared by all connections of a listener.
 #[derive(Debug, Default)]
 pub(crate) struct RefusalLog {
     oversized: Mutex<Pacer>,
+    closed: Mutex<BTreeMap<CloseReason, Pacer>>,
     /// One bit for each API key below 128, set once it was told of.
     not_served: [AtomicU64; 2],
 }
@@ -39,6 +43,15 @@ impl RefusalLog {
                 self.tell_oversized(peer, length, bytes_max, now);
             }
         }
+    }
+
+    /// Says that a connection was closed for what its client did not do, unless it was said lately.
+    pub fn tell_closed(&self, peer: SocketAddr, reason: CloseReason, now: Instant) {
+        let Some(setting) = limit_of(reason) else { return };
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(suppressed) = closed.entry(reason).or_default().may_tell(now) else { return };
+        drop(closed);
+        info!(%peer, %reason, setting, suppressed, "closed a connection that reached a limit");
     }
 
     /// Nothing for what Kafka does not have either: that is no client of Kafka's.
@@ -64,17 +77,37 @@ impl RefusalLog {
     }
 }
 
-/// Lets one through in [`OVERSIZED_PAUSE`] and counts the others.
+/// The setting that closes connections for this reason, where it is worth a word: idle ones come
+/// and go every day.
+fn limit_of(reason: CloseReason) -> Option<&'static str> {
+    match reason {
+        CloseReason::NoRequest => Some("connection.first.request.timeout.ms"),
+        CloseReason::SlowReader => Some("connection.write.stall.timeout.ms"),
+        CloseReason::SlowSender => Some("connection.request.timeout.ms"),
+        CloseReason::Evicted => Some("queued.max.request.bytes"),
+        CloseReason::Disconnected
+        | CloseReason::Malformed
+        | CloseReason::Oversized
+        | CloseReason::Unsupported
+        | CloseReason::ProduceFailed
+        | CloseReason::Unauthorized
+        | CloseReason::Internal
+        | CloseReason::Idle
+        | CloseReason::Shutdown => None,
+    }
+}
+
+/// Lets one through in [`PAUSE`] and counts the others.
 #[derive(Debug, Default)]
-struct Pacer {
+pub(crate) struct Pacer {
     told: Option<Instant>,
     suppressed: u64,
 }
 
 impl Pacer {
     /// How many were passed over since the last one, where this one may be told.
-    fn may_tell(&mut self, now: Instant) -> Option<u64> {
-        let lately = |told: Instant| now.saturating_duration_since(told) < OVERSIZED_PAUSE;
+    pub fn may_tell(&mut self, now: Instant) -> Option<u64> {
+        let lately = |told: Instant| now.saturating_duration_since(told) < PAUSE;
         if self.told.is_some_and(lately) {
             self.suppressed += 1;
             return None;
@@ -89,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_over_the_limit_are_told_of_once_a_minute_with_those_between() {
+    fn a_limit_is_told_of_once_a_minute_with_those_between() {
         let (mut pacer, start) = (Pacer::default(), Instant::now());
         let told = [0, 1, 59, 60, 61, 200].map(|s| pacer.may_tell(start + Duration::from_secs(s)));
         assert_eq!(told, [Some(0), None, None, Some(2), None, Some(1)]);

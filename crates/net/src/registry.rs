@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -92,14 +93,34 @@ impl Handle {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     Total,
+    Listener,
     PerIp,
+}
+
+impl Refusal {
+    /// The setting that says so.
+    pub fn setting(self) -> &'static str {
+        match self {
+            Refusal::Total => "max.connections",
+            Refusal::Listener => "listener.name.plaintext.max.connections",
+            Refusal::PerIp => "max.connections.per.ip",
+        }
+    }
+}
+
+/// What a connection must leave room for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Connections of its listener.
+    pub listener: usize,
+    /// Connections from its address.
+    pub per_ip: usize,
 }
 
 /// All connections of the process.
 #[derive(Debug)]
 pub(crate) struct Connections {
     max: usize,
-    per_ip_max: usize,
     open: Mutex<Open>,
 }
 
@@ -108,23 +129,29 @@ struct Open {
     last_id: u64,
     handles: HashMap<u64, Arc<Handle>>,
     per_ip: HashMap<IpAddr, usize>,
+    per_listener: HashMap<u64, usize>,
 }
 
 impl Connections {
-    pub fn new(max: usize, per_ip_max: usize) -> Connections {
-        Connections { max, per_ip_max, open: Mutex::default() }
+    pub fn new(max: usize) -> Connections {
+        Connections { max, open: Mutex::default() }
     }
 
     /// Admits a connection, or says which limit it would break.
-    pub fn admit(&self, listener: u64, ip: IpAddr) -> Result<Arc<Handle>, Refusal> {
+    pub fn admit(&self, listener: u64, ip: IpAddr, bounds: Bounds) -> Result<Arc<Handle>, Refusal> {
         let mut open = lock(&self.open);
         if open.handles.len() >= self.max {
             return Err(Refusal::Total);
         }
+        let of_listener = open.per_listener.get(&listener).copied().unwrap_or(0);
+        if of_listener >= bounds.listener {
+            return Err(Refusal::Listener);
+        }
         let from_ip = open.per_ip.get(&ip).copied().unwrap_or(0);
-        if from_ip >= self.per_ip_max {
+        if from_ip >= bounds.per_ip {
             return Err(Refusal::PerIp);
         }
+        open.per_listener.insert(listener, of_listener + 1);
         open.per_ip.insert(ip, from_ip + 1);
         open.last_id += 1;
         let handle = Arc::new(Handle {
@@ -143,11 +170,8 @@ impl Connections {
         let mut open = lock(&self.open);
         let removed = open.handles.remove(&handle.id);
         assert!(removed.is_some(), "a connection is removed once");
-        let from_ip = open.per_ip.get_mut(&handle.ip).expect("an open connection is counted");
-        *from_ip -= 1;
-        if *from_ip == 0 {
-            open.per_ip.remove(&handle.ip);
-        }
+        count_down(&mut open.per_ip, &handle.ip);
+        count_down(&mut open.per_listener, &handle.listener);
     }
 
     /// Tells all connections of a listener.
@@ -168,6 +192,14 @@ impl Connections {
     }
 }
 
+fn count_down<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+    let count = counts.get_mut(key).expect("an open connection is counted");
+    *count -= 1;
+    if *count == 0 {
+        counts.remove(key);
+    }
+}
+
 /// A lock whose holder cannot leave half a change behind, so poison means nothing.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -180,21 +212,34 @@ mod tests {
     const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
     const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
 
+    const BOUNDS: Bounds = Bounds { listener: 3, per_ip: 2 };
+
     #[test]
-    fn limits_hold_in_total_and_for_each_address() {
-        let connections = Connections::new(3, 2);
-        let first = connections.admit(1, A).expect("room");
-        connections.admit(1, A).expect("room");
-        assert_eq!(connections.admit(1, A).map(|h| h.id), Err(Refusal::PerIp));
-        connections.admit(1, B).expect("room");
-        assert_eq!(connections.admit(1, B).map(|h| h.id), Err(Refusal::Total));
+    fn limits_hold_in_total_for_each_listener_and_each_address() {
+        let connections = Connections::new(4);
+        let admit = |listener, ip| connections.admit(listener, ip, BOUNDS);
+        let first = admit(1, A).expect("room");
+        let second = admit(1, A).expect("room");
+        let refusals = [
+            (1, A, Err(Refusal::PerIp)),
+            (2, A, Err(Refusal::PerIp)),
+            (1, B, Ok(3)),
+            (1, B, Err(Refusal::Listener)),
+            (2, B, Ok(4)),
+            (2, B, Err(Refusal::Total)),
+        ];
+        for (listener, ip, expected) in refusals {
+            assert_eq!(admit(listener, ip).map(|h| h.id), expected, "{listener} {ip}");
+        }
         connections.remove(&first);
-        assert_eq!(connections.admit(1, A).map(|h| h.id), Ok(4));
+        assert_eq!(admit(1, A).map(|h| h.id), Ok(5));
+        connections.remove(&second);
+        assert_eq!(admit(2, A).map(|h| h.id), Ok(6));
     }
 
     #[test]
     fn a_stronger_order_stays() {
-        let handle = Connections::new(1, 1).admit(1, A).expect("room");
+        let handle = Connections::new(1).admit(1, A, BOUNDS).expect("room");
         handle.order(Order::Drain);
         handle.order(Order::Evict);
         handle.pardon();

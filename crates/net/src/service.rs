@@ -113,8 +113,10 @@ pub enum CloseReason {
     Idle,
     /// No whole request within `connection.first.request.timeout.ms`.
     NoRequest,
-    /// The client took no byte of its replies within `connection.write.stall.timeout.ms`.
+    /// The client took too little of its replies within `connection.write.stall.timeout.ms`.
     SlowReader,
+    /// A request took longer to arrive than `connection.request.timeout.ms` allows.
+    SlowSender,
     /// `queued.max.request.bytes` was spent and this was the request longest without progress.
     Evicted,
     /// The process stops.
@@ -123,7 +125,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in order of declaration.
-    pub const ALL: [CloseReason; 12] = [
+    pub const ALL: [CloseReason; 13] = [
         CloseReason::Disconnected,
         CloseReason::Malformed,
         CloseReason::Oversized,
@@ -134,6 +136,7 @@ impl CloseReason {
         CloseReason::Idle,
         CloseReason::NoRequest,
         CloseReason::SlowReader,
+        CloseReason::SlowSender,
         CloseReason::Evicted,
         CloseReason::Shutdown,
     ];
@@ -152,6 +155,7 @@ impl CloseReason {
             CloseReason::Idle => "idle",
             CloseReason::NoRequest => "no_request",
             CloseReason::SlowReader => "slow_reader",
+            CloseReason::SlowSender => "slow_sender",
             CloseReason::Evicted => "evicted",
             CloseReason::Shutdown => "shutdown",
         }

@@ -267,24 +267,6 @@ fn two_megabytes() -> NetConfig {
 }
 
 #[tokio::test]
-async fn connections_over_the_limit_are_closed_and_counted() {
-    let config = NetConfig { connections_max: 2, ..NetConfig::default() };
-    let test = NetTest::start(config);
-    let [mut first, mut second] = [test.connect().await, test.connect().await];
-    for peer in [&mut first, &mut second] {
-        peer.send(&request(1, Ask::Answer(0))).await;
-        assert_eq!(peer.receive_ids(1).await, [1]);
-    }
-    assert!(test.connect().await.ended().await);
-    assert_eq!(test.metric("tidelog_connections_refused_total", "max_connections"), 1.0);
-    drop(first);
-    test.until("there is room", |test| test.metric("tidelog_connections", "") == 1.0).await;
-    let mut fourth = test.connect().await;
-    fourth.send(&request(4, Ask::Answer(0))).await;
-    assert_eq!(fourth.receive_ids(1).await, [4]);
-}
-
-#[tokio::test]
 async fn a_stopping_listener_answers_what_is_in_flight() {
     let mut test = NetTest::start(NetConfig::default());
     let [mut idle, mut busy, mut half] =

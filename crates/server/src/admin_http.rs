@@ -35,13 +35,24 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Connections at a time; more wait in the backlog.
-const CONNECTIONS_MAX: usize = 64;
-/// How long a request's header may take, and a connection, which is for one request.
-const HEADER_TIME_MAX: Duration = Duration::from_secs(5);
-const CONNECTION_TIME_MAX: Duration = Duration::from_secs(15);
+const BOUNDS: Bounds = Bounds {
+    connections_max: 64,
+    header_time_max: Duration::from_secs(5),
+    connection_time_max: Duration::from_secs(15),
+};
 /// How long the accept loop rests after a failure, such as having no descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// What clients are allowed.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    /// Connections at a time; more wait in the backlog.
+    connections_max: usize,
+    /// How long a request's header may take.
+    header_time_max: Duration,
+    /// How long a connection may take, which is for one request.
+    connection_time_max: Duration,
+}
 
 /// What the pages show.
 pub struct AdminState {
@@ -58,23 +69,27 @@ pub struct AdminState {
 /// # Errors
 /// When the system gives no thread, or does not poll the socket.
 pub fn start(listener: StdListener, state: AdminState) -> io::Result<()> {
+    start_within(BOUNDS, listener, state)
+}
+
+fn start_within(bounds: Bounds, listener: StdListener, state: AdminState) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     let listener = {
         let _entered = runtime.enter();
         TcpListener::from_std(listener)?
     };
-    let serving = move || runtime.block_on(serve(&listener, &routes(state)));
+    let serving = move || runtime.block_on(serve(bounds, &listener, &routes(state)));
     thread::Builder::new().name("admin".to_owned()).spawn(serving).map(drop)
 }
 
-async fn serve(listener: &TcpListener, routes: &Router) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+async fn serve(bounds: Bounds, listener: &TcpListener, routes: &Router) {
+    let room = Arc::new(Semaphore::new(bounds.connections_max));
     loop {
         let place = Arc::clone(&room).acquire_owned().await;
         match listener.accept().await {
             Ok((socket, _)) => {
-                let answering = answer(socket, routes.clone());
+                let answering = answer(bounds, socket, routes.clone());
                 tokio::spawn(async move {
                     answering.await;
                     drop(place);
@@ -85,14 +100,14 @@ async fn serve(listener: &TcpListener, routes: &Router) {
     }
 }
 
-async fn answer(socket: TcpStream, routes: Router) {
+async fn answer(bounds: Bounds, socket: TcpStream, routes: Router) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME_MAX)
+        .header_read_timeout(bounds.header_time_max)
         .keep_alive(false)
         .serve_connection(TokioIo::new(socket), TowerToHyperService::new(routes));
     // What went wrong is between the client and the network.
-    let _ = timeout(CONNECTION_TIME_MAX, connection).await;
+    let _ = timeout(bounds.connection_time_max, connection).await;
 }
 
 fn routes(state: AdminState) -> Router {
@@ -129,4 +144,89 @@ async fn readyz(State(state): State<Arc<AdminState>>) -> (StatusCode, &'static s
 async fn version() -> Response {
     let text = concat!("{\"name\":\"tidelog\",\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}\n");
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::{SocketAddr, TcpStream},
+        time::Instant,
+    };
+
+    use prometheus::{IntGaugeVec, Opts};
+
+    use super::*;
+
+    /// Far above any bound that a test sets, far below anybody's patience.
+    const LONG: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n";
+
+    /// Pages of 16 MB, more than the kernel's buffers take, within these bounds.
+    fn pages(bounds: Bounds) -> SocketAddr {
+        let registry = Registry::new();
+        let large = IntGaugeVec::new(Opts::new("large", "Fills a page."), &["number"])
+            .expect("a lawful name");
+        for number in 0..16_000 {
+            large.with_label_values(&[format!("{number:01000}")]).set(number);
+        }
+        registry.register(Box::new(large)).expect("a new name");
+        let listener = StdListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        let ready = Arc::new(AtomicBool::new(true));
+        let state = AdminState { registry, ready, refresh: Box::new(|| {}) };
+        start_within(bounds, listener, state).expect("a thread");
+        address
+    }
+
+    fn send(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+        let mut client = TcpStream::connect(address).expect("a listener");
+        client.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        client.write_all(bytes).expect("an open connection");
+        client
+    }
+
+    /// How long the answer to a whole request took.
+    fn served_after(address: SocketAddr) -> Duration {
+        let start = Instant::now();
+        let mut answer = String::new();
+        let mut client = send(address, b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n");
+        client.read_to_string(&mut answer).expect("an answer in time");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
+        start.elapsed()
+    }
+
+    #[test]
+    fn more_connections_than_allowed_wait_until_half_a_request_is_given_up() {
+        let bounds = Bounds {
+            connections_max: 2,
+            header_time_max: Duration::from_millis(300),
+            connection_time_max: LONG,
+        };
+        let address = pages(bounds);
+        let halves = [send(address, &REQUEST[..10]), send(address, &REQUEST[..10])];
+        let waited = served_after(address);
+        assert!(waited >= Duration::from_millis(200), "there was room for it after {waited:?}");
+        for mut half in halves {
+            let mut answer = Vec::new();
+            assert!(half.read_to_end(&mut answer).is_ok(), "it is closed");
+        }
+    }
+
+    #[test]
+    fn who_does_not_take_the_answer_gives_way() {
+        let bounds = Bounds {
+            connections_max: 1,
+            header_time_max: LONG,
+            connection_time_max: Duration::from_millis(500),
+        };
+        let address = pages(bounds);
+        let mut deaf = send(address, REQUEST);
+        let waited = served_after(address);
+        assert!(waited >= Duration::from_millis(300), "the answer was taken in {waited:?}");
+        let mut answer = Vec::new();
+        let ended = deaf.read_to_end(&mut answer);
+        assert!(answer.len() < 16_000_000, "{ended:?}: the whole page was sent");
+    }
 }

@@ -26,7 +26,7 @@ const KAFKA: &[(&str, &str)] = &[
     ("security.", NO_SECURITY),
     ("authorizer.", NO_SECURITY),
     ("super.users", NO_SECURITY),
-    ("listener.", NO_SECURITY),
+    ("listener.security.", NO_SECURITY),
     ("inter.broker.", "there is one node and one listener"),
     ("process.roles", NO_QUORUM),
     ("controller.", NO_QUORUM),

@@ -44,7 +44,9 @@ fn toml_value(property: &Property) -> String {
         Kind::Boolean | Kind::Int { .. } | Kind::Long { .. } | Kind::Double { .. } => {
             property.default.to_owned()
         }
-        Kind::Text | Kind::List(_) | Kind::Choice(_) => format!("{:?}", property.default),
+        Kind::Text | Kind::Form(_) | Kind::List(_) | Kind::Choice(_) => {
+            format!("{:?}", property.default)
+        }
     }
 }
 

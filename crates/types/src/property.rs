@@ -30,6 +30,8 @@ pub enum Kind {
     },
     /// Any text.
     Text,
+    /// Text of the form that these words describe. The setting's own type reads it.
+    Form(&'static str),
     /// Words separated by commas; each must be one of these, unless there are none.
     List(&'static [&'static str]),
     /// One of a few words.
@@ -120,7 +122,7 @@ impl Property {
             }
             Kind::Long { min, max } => i64::read(text).is_some_and(|n| (min..=max).contains(&n)),
             Kind::Double { min, max } => f64::read(text).is_some_and(|n| n >= min && n <= max),
-            Kind::Text => true,
+            Kind::Text | Kind::Form(_) => true,
             Kind::List(words) => {
                 words.is_empty() || text.split(',').all(|word| words.contains(&word.trim()))
             }
@@ -148,6 +150,7 @@ impl Property {
             },
             Kind::Double { min, max } => write!(text, "a number from {min} to {max}"),
             Kind::Text => write!(text, "text"),
+            Kind::Form(words) => write!(text, "{words}"),
             Kind::List([]) => write!(text, "words separated by commas"),
             Kind::List(words) => write!(text, "a comma-separated list of {}", words.join(", ")),
             Kind::Choice(words) => write!(text, "one of {}", words.join(", ")),

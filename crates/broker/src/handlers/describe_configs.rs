@@ -236,7 +236,7 @@ fn told(
 fn kind_number(kind: Kind) -> i8 {
     match kind {
         Kind::Boolean => 1,
-        Kind::Text | Kind::Choice(_) => 2,
+        Kind::Text | Kind::Form(_) | Kind::Choice(_) => 2,
         Kind::Int { .. } => 3,
         Kind::Long { .. } => 5,
         Kind::Double { .. } => 6,

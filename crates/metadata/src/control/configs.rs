@@ -239,6 +239,7 @@ fn check_is_list(property: &Property, operation: &str) -> Result<(), ControllerE
         | Kind::Long { .. }
         | Kind::Double { .. }
         | Kind::Text
+        | Kind::Form(_)
         | Kind::Choice(_) => Err(ControllerError::InvalidConfig(format!(
             "Can't {operation} to key {} because its type is not LIST.",
             property.key

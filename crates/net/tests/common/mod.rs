@@ -28,7 +28,7 @@ use tidelog_protocol::{
 use tidelog_types::ErrorCode;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::oneshot,
     task::JoinHandle,
     time::timeout,
@@ -195,7 +195,7 @@ impl NetTest {
         let metrics = NetMetrics::register(&registry).expect("a new registry");
         let limits = Limits::new(config, metrics);
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = Listener::bind("TEST", loopback, &limits).expect("a free port");
+        let listener = Listener::bind("PLAINTEXT", loopback, &limits).expect("a free port");
         let address = listener.local_addr();
         let service = Arc::new(Obedient::default());
         let (stop, stopped) = oneshot::channel::<()>();
@@ -207,6 +207,14 @@ impl NetTest {
 
     pub async fn connect(&self) -> Peer {
         Peer(TcpStream::connect(self.address).await.expect("a listener"))
+    }
+
+    /// Connects from another address of this machine.
+    pub async fn connect_from(&self, ip: &str) -> Peer {
+        let socket = TcpSocket::new_v4().expect("a descriptor");
+        let from = SocketAddr::new(ip.parse().expect("an address"), 0);
+        socket.bind(from).expect("an address of this machine");
+        Peer(socket.connect(self.address).await.expect("a listener"))
     }
 
     /// Tells the listener to stop.
@@ -264,6 +272,12 @@ impl Peer {
             ids.push(self.receive().await.0);
         }
         ids
+    }
+
+    /// Whether it is served.
+    pub async fn is_served(&mut self) -> bool {
+        let sent = self.0.write_all(&request(7, Ask::Answer(0))).await;
+        sent.is_ok() && matches!(in_time(self.0.read_u32()).await, Ok(length) if length > 0)
     }
 
     /// Whether the connection ends now, with nothing more to read.
