@@ -123,6 +123,16 @@ fn records_below_an_offset_are_deleted_for_good() {
 }
 
 #[test]
+fn a_time_is_not_found_below_the_log_start_where_records_have_no_time_of_their_own() {
+    let test = BrokerTest::new();
+    test.create_topic("topic", 1, &[("message.timestamp.type", "LogAppendTime")]);
+    assert_eq!(produce(&test, "topic", batch(&["a", "b", "c"])), (0, 0));
+    assert_eq!(list_offset(&test, NOW_MS), (0, 0));
+    assert_eq!(delete_records(&test, "topic", 2), (0, 2));
+    assert_eq!((list_offset(&test, NOW_MS), list_offset(&test, -3)), ((0, 2), (0, 2)));
+}
+
+#[test]
 fn records_that_cannot_be_deleted_are_refused() {
     let test = BrokerTest::new();
     test.create_topic("topic", 1, &[]);
