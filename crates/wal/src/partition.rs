@@ -61,6 +61,9 @@ pub(crate) struct LogState {
     pub(crate) bytes_since_snapshot: u64,
     pub(crate) damaged: Vec<Range<Offset>>,
     pub(crate) is_suspect: bool,
+    /// How far the checkpoint may raise the log start: below, nothing is read back, so that a
+    /// snapshot has to hold what producers wrote there.
+    vouched_start: Offset,
     /// What the durable checkpoint says.
     pub(crate) entry: PartitionEntry,
 }
@@ -70,6 +73,7 @@ impl LogState {
     pub(crate) fn from_entry(entry: PartitionEntry) -> LogState {
         LogState {
             log_start: entry.log_start,
+            vouched_start: entry.log_start,
             log_end: entry.recovery_point,
             durable_end: entry.recovery_point,
             high_watermark: entry.high_watermark,
@@ -175,6 +179,7 @@ impl LogState {
     pub(crate) fn apply_reset(&mut self, start: Offset, sequence: u64) -> u64 {
         let bytes = self.tail.clear();
         self.log_start = start;
+        self.vouched_start = start;
         self.log_end = start;
         self.spilled_end = start;
         self.high_watermark = start;
@@ -262,6 +267,17 @@ impl LogState {
         self.spilled_through = self.spilled_through.max(sequence);
     }
 
+    /// The log start, where the checkpoint may not say so yet.
+    pub(crate) fn unvouched_start(&self) -> Option<Offset> {
+        (self.log_start > self.vouched_start).then_some(self.log_start)
+    }
+
+    /// The checkpoint may raise the log start so far.
+    pub(crate) fn vouch(&mut self, log_start: Offset) {
+        assert!(log_start <= self.log_start, "what is not below the log start is not vouched for");
+        self.vouched_start = self.vouched_start.max(log_start);
+    }
+
     /// The frame that a file cut waited for counts as spilled.
     pub(crate) fn on_cut_ready(&mut self, sequence: u64) {
         self.spilled_through = self.spilled_through.max(sequence);
@@ -281,7 +297,10 @@ impl LogState {
         let entry = PartitionEntry {
             spilled_through: self.spilled_through,
             recovery_point: self.spilled_end,
-            log_start: self.log_start,
+            log_start: match holds(Rule::ProducersBeforeLogStart) {
+                true => self.log_start.min(self.vouched_start),
+                false => self.log_start,
+            },
             high_watermark: self.high_watermark,
             snapshots: self.snapshots.clone(),
             damaged: if is_recorded { below.cloned().collect() } else { Vec::new() },

@@ -28,6 +28,8 @@ pub(crate) enum Rule {
     CheckpointBeforeCut,
     /// 10: segments are unlinked after the log start offset is durable.
     LogStartFirst,
+    /// 10: producers of what lies below the log start are in a snapshot before it is told.
+    ProducersBeforeLogStart,
     /// 11: removing a replica leaves a tombstone.
     Tombstone,
     /// 12: a file is recycled after the checkpoint that no longer needs it.

@@ -50,6 +50,8 @@ pub(crate) struct Shard {
     pub(crate) sync_wanted: AtomicBool,
     pub(crate) spill_wanted: AtomicBool,
     pub(crate) checkpoint_wanted: AtomicBool,
+    /// A snapshot was made that includes what is not durable yet: the next checkpoint names it.
+    pub(crate) snapshot_ahead: AtomicBool,
     pub(crate) unknown_suspect: AtomicBool,
     disk_full: Mutex<DiskFull>,
     log_start_waits: Mutex<Vec<LogStartWait>>,
@@ -165,6 +167,7 @@ impl Shard {
             durable_sequence: AtomicU64::new(durable_sequence),
             sync_wanted: AtomicBool::new(false),
             spill_wanted: AtomicBool::new(false),
+            snapshot_ahead: AtomicBool::new(false),
             checkpoint_wanted: AtomicBool::new(false),
             unknown_suspect: AtomicBool::new(false),
             disk_full: Mutex::default(),

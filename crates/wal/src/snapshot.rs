@@ -14,13 +14,41 @@ use crate::{
     checkpoint::{SnapshotName, read_whole, write_synced},
     checksum::crc32c,
     env::FileSystem,
-    error::WalError,
+    error::{WalError, sync_dir},
     log::Snapshot,
+    shard::{LogInner, Shard, partition_dir},
 };
 
 const MAGIC: [u8; 8] = *b"TIDESNP1";
 const HEADER_BYTES: usize = 24;
 const EXTENSION: &str = "snapshot";
+
+/// Writes a partition's snapshot for good, unless the partition has no directory yet or one with
+/// this tag.
+///
+/// # Errors
+/// As [`write`].
+pub(crate) fn keep(
+    shard: &Shard,
+    log: &LogInner,
+    snapshot: &Snapshot,
+    sequence: u64,
+) -> Result<Option<SnapshotName>, WalError> {
+    let dir: PathBuf = partition_dir(&shard.config, log.id);
+    let (known, known_everywhere) = {
+        let state = log.state();
+        let everywhere = state.snapshots.iter().chain(&state.entry.snapshots).copied();
+        (state.snapshots.clone(), everywhere.collect::<Vec<_>>())
+    };
+    let is_there = shard.fs.exists(&dir).map_err(|e| WalError::of("cannot look at", &dir, e))?;
+    if !is_there || known.iter().any(|name| name.tag == snapshot.tag) {
+        return Ok(None);
+    }
+    remove_unnamed(&*shard.fs, &dir, &known_everywhere)?;
+    let name = write(&*shard.fs, &dir, snapshot, sequence)?;
+    sync_dir(&*shard.fs, &dir)?;
+    Ok(Some(name))
+}
 
 /// Writes and syncs a snapshot; its name is durable after a sync of the directory.
 ///

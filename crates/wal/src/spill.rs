@@ -7,7 +7,6 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    path::PathBuf,
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
@@ -17,10 +16,10 @@ use tidelog_types::{Entry, Offset, TopicIdPartition};
 use crate::{
     checkpoint::{Checkpoint, PartitionEntry, SnapshotName},
     config::Durability,
-    error::{Fatal, WalError, sync_dir},
+    error::{Fatal, WalError},
     file_cache::FileCache,
     log::Snapshot,
-    partition::FileCut,
+    partition::{FileCut, LogState},
     rules::{Rule, holds},
     segment::{SegmentError, Segments, SegmentsConfig, remove_dir},
     shard::{DiskUser, LogInner, Shard, lock, partition_dir},
@@ -85,6 +84,9 @@ struct Part {
     batch_bytes: u64,
     snapshot: Option<Snapshot>,
     snapshot_name: Option<SnapshotName>,
+    /// The log start that the checkpoint may tell once it names that snapshot.
+    log_start: Offset,
+    snapshot_tag: Option<Offset>,
 }
 
 #[derive(Debug)]
@@ -197,11 +199,13 @@ impl Spill {
 
     fn write_part(&mut self, log: &Arc<LogInner>, sequence: u64) -> Result<Option<Part>, WalError> {
         let is_closing = self.shard.is_writer_done.load(Ordering::Acquire);
-        let (entries, end, cuts, spilled_end, wants_snapshot) = {
+        let (entries, end, cuts, spilled_end, log_start, wants_snapshot) = {
             let state = log.state();
             let is_cut = state.has_pending_cut() && holds(Rule::SpillExcludesCuts);
+            let vouches = holds(Rule::ProducersBeforeLogStart);
+            let unvouched = state.unvouched_start().filter(|_| vouches);
             if log.is_removed()
-                || state.oldest_needed.is_none()
+                || (state.oldest_needed.is_none() && unvouched.is_none())
                 || is_cut
                 || state.file_cut.is_some()
             {
@@ -209,7 +213,10 @@ impl Spill {
             }
             let (entries, end) = state.spillable(sequence);
             let is_due = state.bytes_since_snapshot >= self.shard.config.snapshot_interval_bytes;
-            (entries, end, state.cuts, state.spilled_end, is_due || is_closing)
+            let newest = state.snapshots.last().map(|name| name.tag);
+            let forgets = unvouched.is_some_and(|start| newest.is_none_or(|tag| tag < start));
+            let wants_snapshot = is_due || is_closing || forgets;
+            (entries, end, state.cuts, state.spilled_end, state.log_start, wants_snapshot)
         };
         let bytes = entries.iter().map(crate::cache::TailEntry::bytes).sum();
         let batch_bytes = entries.iter().map(|entry| entry.entry.len() as u64).sum();
@@ -221,8 +228,18 @@ impl Spill {
             let entries: Vec<Entry> = entries.into_iter().map(|entry| entry.entry).collect();
             self.append(log, spilled_end, &entries)?;
         }
-        let log = Arc::clone(log);
-        Ok(Some(Part { log, cuts, end, bytes, batch_bytes, snapshot, snapshot_name: None }))
+        let (log, snapshot_tag) = (Arc::clone(log), snapshot.as_ref().map(|snapshot| snapshot.tag));
+        Ok(Some(Part {
+            log,
+            cuts,
+            end,
+            bytes,
+            batch_bytes,
+            snapshot,
+            snapshot_name: None,
+            log_start,
+            snapshot_tag,
+        }))
     }
 
     fn append(
@@ -260,10 +277,11 @@ impl Spill {
 
     fn sync(&mut self, mut pass: Pass) -> Result<(), WalError> {
         for (id, part) in &mut pass.parts {
-            let Some(segments) = self.segments.get_mut(id) else { continue };
             if let Some(snapshot) = part.snapshot.take() {
-                part.snapshot_name = write_snapshot(&self.shard, part, &snapshot, pass.sequence)?;
+                let log = &part.log;
+                part.snapshot_name = snapshot::keep(&self.shard, log, &snapshot, pass.sequence)?;
             }
+            let Some(segments) = self.segments.get_mut(id) else { continue };
             if holds(Rule::SegmentsSynced) {
                 segments.sync()?;
             }
@@ -331,6 +349,7 @@ impl Spill {
                 let kept = state.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
                 state.snapshots.drain(..kept);
             }
+            self.vouch(&mut state, &part);
             self.note_spilled(&log, part.end, part.bytes);
         }
         let is_removed = log.is_removed() && state.last_sequence <= durable_sequence;
@@ -349,6 +368,20 @@ impl Spill {
             state_only_what_is_synced(entry);
         }
         Made { log, fresh, cut, is_removed }
+    }
+
+    /// Lets the checkpoint tell the log start that the part was made for, unless it has a snapshot
+    /// that is not named yet. What moved since is for the next checkpoint.
+    fn vouch(&self, state: &mut LogState, part: &Part) {
+        let is_named = |tag| state.snapshots.iter().any(|name| name.tag == tag);
+        if part.snapshot_tag.is_none_or(is_named) {
+            state.vouch(part.log_start.min(state.log_start));
+        }
+        if part.snapshot_tag.is_some_and(|tag| tag > state.durable_end) {
+            self.shard.snapshot_ahead.store(true, Ordering::Release);
+        } else if state.unvouched_start().is_some() {
+            self.shard.checkpoint_wanted.store(true, Ordering::Release);
+        }
     }
 
     fn note_spilled(&mut self, log: &Arc<LogInner>, end: Offset, bytes: u64) {
@@ -418,7 +451,7 @@ impl Spill {
     fn drop_below(
         &mut self,
         made: &[Made],
-        log_start: impl Fn(&crate::partition::LogState) -> Offset,
+        log_start: impl Fn(&LogState) -> Offset,
     ) -> Result<(), WalError> {
         for made in made {
             let Some(segments) = self.segments.get_mut(&made.log.id) else { continue };
@@ -547,30 +580,6 @@ fn assemble(
 fn observe_high_watermark(log: &LogInner) -> Option<(u64, Offset)> {
     let cuts = log.state().cuts;
     Some((cuts, log.observer()?.high_watermark()))
-}
-
-fn write_snapshot(
-    shard: &Shard,
-    part: &Part,
-    snapshot: &Snapshot,
-    sequence: u64,
-) -> Result<Option<SnapshotName>, WalError> {
-    let dir: PathBuf = partition_dir(&shard.config, part.log.id);
-    let known = part.log.state().snapshots.clone();
-    let is_there = shard.fs.exists(&dir).map_err(|e| WalError::of("cannot look at", &dir, e))?;
-    if !is_there || known.iter().any(|name| name.tag == snapshot.tag) {
-        return Ok(None);
-    }
-    snapshot::remove_unnamed(&*shard.fs, &dir, &known_everywhere(&part.log))?;
-    let name = snapshot::write(&*shard.fs, &dir, snapshot, sequence)?;
-    sync_dir(&*shard.fs, &dir)?;
-    Ok(Some(name))
-}
-
-/// Snapshots that the durable checkpoint or the next one names.
-fn known_everywhere(log: &LogInner) -> Vec<SnapshotName> {
-    let state = log.state();
-    state.snapshots.iter().chain(&state.entry.snapshots).copied().collect()
 }
 
 fn segments_config(shard: &Shard, log: &LogInner) -> SegmentsConfig {

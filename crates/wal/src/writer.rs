@@ -273,6 +273,9 @@ impl Writer {
         }
         touched.clear();
         self.touched = touched;
+        if self.shard.snapshot_ahead.swap(false, Ordering::AcqRel) {
+            self.shard.want_checkpoint();
+        }
         let (queue, tail) = self.shard.budget.used();
         self.shard.metrics.wal_queue_depth_bytes.set(queue as i64);
         self.shard.metrics.wal_tail_bytes.set(tail as i64);

@@ -158,6 +158,7 @@ fn a_producer_goes_on_where_its_batches_were_deleted() {
         produce(&test, "topic", idempotent(1000, 0, sequence, &["value"]));
     }
     assert_eq!(delete_records(&test, "topic", -1), (0, 3));
+    let test = test.after_power_loss(2);
     assert_eq!(produce(&test, "topic", idempotent(1000, 0, 2, &["value"])), (0, 2), "a duplicate");
     assert_eq!(produce(&test, "topic", idempotent(1000, 0, 4, &["value"])), (45, -1));
     assert_eq!(produce(&test, "topic", idempotent(1000, 0, 3, &["value"])), (0, 3));

@@ -1,7 +1,11 @@
 //! Each rule is there for a reason: switched off, some history breaks what the log promises.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
+use bytes::Bytes;
 use tidelog_types::Offset;
 
 use super::{history::run, model::Trouble, support::*};
@@ -9,8 +13,10 @@ use crate::{
     checkpoint::{Checkpoint, PartitionEntry},
     env::{FileSystem, mem::MemFileSystem},
     frame::{FrameHeader, FrameKind},
+    log::Snapshot,
     recovery::{replay::Replay, scan::Item},
     rules::{Rule, without},
+    shard::lock,
     writer::idle_frame,
 };
 
@@ -66,7 +72,8 @@ fn every_rule_switched_off_breaks_a_history() {
 }
 
 /// Rules that guard against what no random history meets, each with the smallest case that does.
-const DEFENCES: [(Rule, fn() -> bool); 2] = [
+const DEFENCES: [(Rule, fn() -> bool); 3] = [
+    (Rule::ProducersBeforeLogStart, what_producers_wrote_outlives_their_records),
     (Rule::EpochChecked, an_imitated_frame_is_not_believed),
     (Rule::EndBelowStartIsDamage, what_the_checkpoint_proves_is_named_when_it_is_gone),
 ];
@@ -115,6 +122,30 @@ fn an_imitated_frame_is_not_believed() -> bool {
     let found = node.recovered.partitions.first();
     node.recovered.cut.is_none()
         && found.is_some_and(|found| found.suspect && found.log_end_offset == Offset(2))
+}
+
+/// All records are deleted; who wrote them is asked for after a crash.
+fn what_producers_wrote_outlives_their_records() -> bool {
+    let mem = MemFileSystem::new();
+    let fs: Arc<dyn FileSystem> = Arc::new(mem.clone());
+    let mut node = Node::open(&fs, small_config()).unwrap();
+    let (log, observer) = node.log(0);
+    node.append(&log, 4, 64, 1);
+    node.write().unwrap();
+    node.spill().unwrap();
+    let producers = Snapshot { tag: Offset(4), bytes: Bytes::from_static(b"producers") };
+    *lock(&observer.snapshot) = Some(producers.clone());
+    let is_done = Arc::new(AtomicBool::new(false));
+    let done = Arc::clone(&is_done);
+    log.advance_log_start(Offset(4), Box::new(move || done.store(true, Ordering::SeqCst)));
+    node.spill().unwrap();
+    assert!(is_done.load(Ordering::SeqCst), "the log start is durable");
+    drop((node, log));
+    mem.crash(1);
+    let node = Node::open(&fs, small_config()).unwrap();
+    let found = node.recovered.partitions.first().expect("the partition is there");
+    assert_eq!((found.log_start_offset, found.log_end_offset), (Offset(4), Offset(4)));
+    found.snapshot == Some(producers)
 }
 
 /// The newest frames of a partition are gone, and with them the records below its log start.
