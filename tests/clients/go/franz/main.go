@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -126,36 +125,33 @@ func (p *program) end(partitions ...int32) bool {
 }
 
 func (p *program) readsEverything() {
-	for partition, records := range p.reads(kgo.NewOffset().AtStart(), p.written) {
-		for number, got := range records {
-			compare(partition, int64(number), got)
-		}
-	}
+	p.reads(kgo.NewOffset().AtStart(), 0)
 }
 
-// Reads this many records of each partition from an offset.
-func (p *program) reads(offset kgo.Offset, count int64) map[int32][]*kgo.Record {
+// Reads every partition from an offset, where the record with this number is, to its end.
+func (p *program) reads(offset kgo.Offset, number int64) {
+	ctx, cancel := context.WithTimeout(p.context, judge.Patience)
+	defer cancel()
 	from := map[int32]kgo.Offset{}
+	next := map[int32]int64{}
 	for partition := range int32(judge.Partitions) {
 		from[partition] = offset
+		next[partition] = number
 	}
 	consumer := connect(p.brokers,
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()))
 	defer consumer.Close()
-	records := map[int32][]*kgo.Record{}
-	for read := int64(0); read < count*judge.Partitions; {
-		fetches := consumer.PollFetches(p.context)
+	for left := judge.Partitions * (p.written - number); left > 0; {
+		fetches := consumer.PollFetches(ctx)
+		judge.Check(ctx.Err() == nil, "expected %d more records, saw none; came to %v", left, next)
 		judge.Must(fetches.Err())
 		fetches.EachRecord(func(record *kgo.Record) {
-			records[record.Partition] = append(records[record.Partition], record)
-			read++
+			compare(record.Partition, next[record.Partition], record)
+			next[record.Partition]++
+			left--
 		})
 	}
-	for partition, read := range records {
-		judge.Equal(fmt.Sprintf("records of partition %d", partition), count, int64(len(read)))
-	}
-	return records
 }
 
 func compare(partition int32, number int64, got *kgo.Record) {
@@ -174,10 +170,7 @@ func (p *program) findsOffsetsByTimestamp() {
 		offset, _ := found.Lookup(topic, 2)
 		judge.Equal("offset by timestamp", number, offset.Offset)
 		judge.Equal("timestamp found", judge.At(number).UnixMilli(), offset.Timestamp)
-		left := p.written - number
-		for partition, records := range p.reads(kgo.NewOffset().AfterMilli(millis), left) {
-			compare(partition, number, records[0])
-		}
+		p.reads(kgo.NewOffset().AfterMilli(millis), number)
 	}
 }
 

@@ -13,6 +13,7 @@ import java.util.Random;
 import java.util.Set;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
+import java.util.stream.IntStream;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.Config;
@@ -73,6 +74,7 @@ public final class Stock {
         stock.readsEverything();
         stock.findsOffsetsByTimestamp();
         stock.startsAtTheEnd();
+        stock.followsAnAssignmentThatChanges();
         stock.describesWhatItWrote();
         stock.altersSettings();
         stock.deletesRecords();
@@ -219,6 +221,40 @@ public final class Stock {
             produces("lz4", "all", true);
             expect(consumer, 1, end);
         }
+    }
+
+    /** One consumer, and so one fetch session, over many partitions of which few have news. */
+    private void followsAnAssignmentThatChanges() throws Exception {
+        String name = "java-many";
+        int partitions = 20;
+        admin.createTopics(List.of(new NewTopic(name, partitions, (short) 1))).all().get();
+        List<TopicPartition> all = IntStream.range(0, partitions)
+                .mapToObj(partition -> new TopicPartition(name, partition)).toList();
+        try (var producer = new KafkaProducer<byte[], byte[]>(producerProperties());
+                var consumer = new KafkaConsumer<byte[], byte[]>(consumerProperties())) {
+            for (int round = 0; round < 60; round++) {
+                // All, then the first half, then all again; each round one partition has news.
+                List<TopicPartition> assigned = round / 20 == 1 ? all.subList(0, 10) : all;
+                if (round % 20 == 0) {
+                    consumer.assign(assigned);
+                    consumer.seekToEnd(assigned);
+                    assigned.forEach(consumer::position);
+                }
+                TopicPartition news = all.get(round * 7 % assigned.size());
+                byte[] value = bytes(Integer.toString(round));
+                producer.send(new ProducerRecord<>(name, news.partition(), null, value));
+                producer.flush();
+                List<String> seen = new ArrayList<>();
+                Instant deadline = Instant.now().plus(PATIENCE);
+                while (seen.isEmpty()) {
+                    check(Instant.now().isBefore(deadline), name + ": round " + round + " in time");
+                    consumer.poll(Duration.ofMillis(500)).forEach(record ->
+                            seen.add(record.partition() + " " + new String(record.value())));
+                }
+                equal("news", List.of(news.partition() + " " + round), seen);
+            }
+        }
+        admin.deleteTopics(List.of(name)).all().get();
     }
 
     private void describesWhatItWrote() throws Exception {
