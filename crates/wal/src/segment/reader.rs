@@ -88,6 +88,9 @@ impl SegmentReader {
         let view = self.open_view()?;
         let mut read = SegmentRead { pieces: Vec::new(), next: take.from, is_ahead: false };
         let Some((segment, end)) = self.locate(&view, take.from)? else { return Ok(read) };
+        // What the writer is about to make part of the log is not read, or a reader would be past
+        // the end of it.
+        let take = &Take { upper: take.upper.min(end), ..*take };
         let intervals = self.intervals(segment, end, take.from, take.max_bytes as u64)?;
         let from_ahead = ahead.and_then(|ahead| self.take_ahead(segment, &intervals, take, ahead));
         read.is_ahead = from_ahead.is_some();
