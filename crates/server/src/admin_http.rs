@@ -60,6 +60,8 @@ pub struct AdminState {
     pub registry: Registry,
     /// Whether clients are served: not any more once the process was told to stop.
     pub ready: Arc<AtomicBool>,
+    /// Why nobody may write now, if that is so.
+    pub refusal: Box<dyn Fn() -> Option<String> + Send + Sync>,
     /// Brings gauges up to date that nobody else sets.
     pub refresh: Box<dyn Fn() + Send + Sync>,
 }
@@ -122,7 +124,7 @@ fn routes(state: AdminState) -> Router {
 
 async fn index() -> &'static str {
     "tidelog\n/metrics  Prometheus text\n/healthz  the process lives\n\
-     /readyz   clients are served\n/version  what this is\n"
+     /readyz   clients are served, writes too\n/version  what this is\n"
 }
 
 async fn metrics(State(state): State<Arc<AdminState>>) -> Response {
@@ -133,11 +135,16 @@ async fn metrics(State(state): State<Arc<AdminState>>) -> Response {
     }
 }
 
-async fn readyz(State(state): State<Arc<AdminState>>) -> (StatusCode, &'static str) {
-    if state.ready.load(Ordering::Relaxed) {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+/// A node that refuses all writes is not ready: whoever starts nodes one after the other must see
+/// it before the next.
+async fn readyz(State(state): State<Arc<AdminState>>) -> (StatusCode, String) {
+    let why = match state.ready.load(Ordering::Relaxed) {
+        true => (state.refusal)(),
+        false => Some("stopping".to_owned()),
+    };
+    match why {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
     }
 }
 
@@ -175,7 +182,8 @@ mod tests {
         let listener = StdListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         let ready = Arc::new(AtomicBool::new(true));
-        let state = AdminState { registry, ready, refresh: Box::new(|| {}) };
+        let refusal = Box::new(|| None);
+        let state = AdminState { registry, ready, refusal, refresh: Box::new(|| {}) };
         start_within(bounds, listener, state).expect("a thread");
         address
     }
@@ -228,5 +236,24 @@ mod tests {
         let mut answer = Vec::new();
         let ended = deaf.read_to_end(&mut answer);
         assert!(answer.len() < 16_000_000, "{ended:?}: the whole page was sent");
+    }
+
+    #[tokio::test]
+    async fn a_node_is_ready_while_it_serves_and_takes_writes() {
+        let cases = [
+            (true, None, StatusCode::OK, "ready\n"),
+            (true, Some("disk full"), StatusCode::SERVICE_UNAVAILABLE, "disk full\n"),
+            (false, None, StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            (false, Some("the log is closed"), StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+        ];
+        for (is_serving, refusal, status, text) in cases {
+            let state = AdminState {
+                registry: Registry::new(),
+                ready: Arc::new(AtomicBool::new(is_serving)),
+                refusal: Box::new(move || refusal.map(str::to_owned)),
+                refresh: Box::new(|| {}),
+            };
+            assert_eq!(readyz(State(Arc::new(state))).await, (status, text.to_owned()));
+        }
     }
 }

@@ -25,7 +25,7 @@ use tidelog_net::{Limits, Listener, NetMetrics, limits::raise_open_files};
 use tidelog_raft::{NoTransport, RaftConfig, RaftHandle, RaftMetrics, RaftNode};
 use tidelog_types::BrokerId;
 use tidelog_wal::{
-    Durability, Wal, WalConfig, WalMetrics,
+    Durability, Wal, WalConfig, WalError, WalMetrics,
     env::{FileSystem, std::StdFileSystem},
 };
 use tokio::{
@@ -43,6 +43,8 @@ use crate::{
 
 /// The one listener; its name is what Kafka calls it.
 const LISTENER: &str = "PLAINTEXT";
+/// Bytes with which any start succeeds: a small file for each of the two logs, and checkpoints.
+const START_BYTES: u64 = 4 << 20;
 /// How long the data runtime's tasks are waited for once the listener has stopped.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -77,11 +79,12 @@ pub fn run(settings: &NodeSettings) -> anyhow::Result<()> {
     // Bound before anything is recovered: clients wait in the backlog, and a port that is taken
     // is said at once.
     let sockets = bind(settings, &registry)?;
-    let node = start(settings, &identity, &sockets.told, &fs, &dir, &registry, lock)?;
+    let node = start(settings, &identity, &sockets.told, &fs, &dir, &registry, lock)
+        .map_err(|error| explain_full_disk(error, &*fs, &dir))?;
     let admin_address = sockets.admin.as_ref().map(StdListener::local_addr).transpose()?;
     let listening = sockets.listener.local_addr();
     banner::print(&dir, &identity, &sockets.told, listening, admin_address);
-    let state = admin_state(registry, fs, dir)?;
+    let state = admin_state(registry, fs, dir, node.wal.clone())?;
     let runtime = runtime()?;
     let served = runtime.block_on(serve(sockets, Arc::clone(&node.broker), state));
     // A task that does not come to its end must not keep the log from coming to its own.
@@ -171,6 +174,22 @@ fn start(
         metrics: BrokerMetrics::register(registry)?,
     })?;
     Ok(Node { broker, wal, raft, _lock: lock })
+}
+
+/// A start takes next to no room, but some: says how much, and what must not be removed for it.
+fn explain_full_disk(error: anyhow::Error, fs: &dyn FileSystem, dir: &Path) -> anyhow::Error {
+    let is_full = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(WalError::DiskFull { .. }))
+    };
+    if !error.chain().any(is_full) {
+        return error;
+    }
+    let free = fs.free_bytes(dir).unwrap_or_default();
+    error.context(format!(
+        "{}: a start needs {START_BYTES} bytes and {free} are free; make room on this file system \
+         without touching the directory's own files",
+        dir.display()
+    ))
 }
 
 /// Metadata first, so that nothing is opened any more; then the log, with all that it holds.
@@ -296,6 +315,7 @@ fn admin_state(
     registry: Registry,
     fs: Arc<dyn FileSystem>,
     dir: PathBuf,
+    wal: Wal,
 ) -> Result<AdminState, prometheus::Error> {
     let opts = Opts::new("tidelog_build_info", "Always 1; its labels say what this is.");
     let info = IntGauge::with_opts(opts.const_label("version", env!("CARGO_PKG_VERSION")))?;
@@ -314,5 +334,7 @@ fn admin_state(
         free.set(gauge(fs.free_bytes(&dir).unwrap_or(0)));
         total.set(statvfs(&dir).map_or(0, |disk| gauge(disk.f_blocks * disk.f_frsize)));
     };
-    Ok(AdminState { registry, ready: Arc::new(AtomicBool::new(true)), refresh: Box::new(refresh) })
+    let ready = Arc::new(AtomicBool::new(true));
+    let refusal = move || wal.refusal().map(|refusal| refusal.to_string());
+    Ok(AdminState { registry, ready, refusal: Box::new(refusal), refresh: Box::new(refresh) })
 }

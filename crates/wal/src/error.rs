@@ -140,10 +140,12 @@ pub(crate) fn sync_dir(fs: &dyn FileSystem, path: &Path) -> Result<(), WalError>
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
     /// The disk is full; it ends by itself.
-    #[error("disk full: {free} bytes free at {}", path.display())]
+    #[error("disk full: {needed} bytes needed and {free} free at {}", path.display())]
     DiskFull {
         /// Bytes that were free when this was found.
         free: u64,
+        /// Bytes that must be free before appends are accepted again.
+        needed: u64,
         /// Where.
         path: PathBuf,
     },

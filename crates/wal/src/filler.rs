@@ -19,6 +19,14 @@ impl Filler {
         Filler { shard }
     }
 
+    /// Has appends refused if a file is wanted and there is no room for one: before anybody is
+    /// served, so that a disk too small is not taken for a node that is ready.
+    pub(crate) fn check_room(&self) {
+        if self.shard.pool.wants_file() && !self.shard.pool.has_room() {
+            self.refuse();
+        }
+    }
+
     /// Zeroes one file if one is wanted.
     pub(crate) fn step(&mut self) -> Result<Step, Fatal> {
         if self.shard.queue().is_closing && self.shard.is_writer_done() {
@@ -34,13 +42,17 @@ impl Filler {
             }
             Err(WalError::Fatal(fatal)) => Err(fatal),
             Err(error) => {
-                if let WalError::DiskFull { path } = &error {
-                    self.shard.set_disk_full(DiskUser::Filler, Some(path.clone()));
+                if matches!(error, WalError::DiskFull { .. }) {
+                    self.refuse();
                 } else {
                     tracing::warn!(%error, "cannot make a WAL file now; trying again");
                 }
                 Ok(Step::Idle)
             }
         }
+    }
+
+    fn refuse(&self) {
+        self.shard.set_disk_full(DiskUser::Filler, Some(self.shard.config.file_bytes));
     }
 }

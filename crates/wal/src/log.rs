@@ -312,10 +312,11 @@ impl Log {
         self.search(ColdJob::FindMaxTimestamp { log, upper, done });
     }
 
-    /// Headers of all batches from the one that holds `from`. Reads the disk: start-up only.
+    /// Headers of all batches from the one that holds `from`, but for those that are damaged: they
+    /// leave a gap. Reads the disk: start-up only.
     ///
     /// # Errors
-    /// As [`ReadError`] says.
+    /// As [`ReadError`] says, damage excepted.
     pub fn headers_from(&self, from: Offset) -> Result<Vec<BatchHeader>, ReadError> {
         let (tail_start, tail): (Offset, Vec<BatchHeader>) = {
             let state = self.inner.state();
@@ -328,7 +329,10 @@ impl Log {
             && let Some(reader) = self.inner.reader()
         {
             for header in reader.headers_from(from) {
-                let header = header?;
+                let header = match header {
+                    Err(ReadError::Damaged { .. }) => continue,
+                    header => header?,
+                };
                 if header.base_offset >= tail_start {
                     break;
                 }

@@ -8,7 +8,6 @@
 
 use std::{
     collections::VecDeque,
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Poll, Waker},
 };
@@ -178,6 +177,11 @@ impl Budget {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    /// Why nobody may reserve now.
+    pub(crate) fn refusal(&self) -> Option<StorageError> {
+        self.lock().refusal.clone()
+    }
+
     /// What the spill must know to decide whether to run.
     pub(crate) fn pressure(&self) -> Pressure {
         let state = self.lock();
@@ -274,11 +278,6 @@ impl State {
 fn fits(used: u64, ahead: u64, bytes: u64, bound: u64) -> bool {
     let taken = used + ahead;
     taken == 0 || taken + bytes <= bound
-}
-
-/// What a full disk answers.
-pub(crate) fn disk_full(free: u64, path: PathBuf) -> StorageError {
-    StorageError::DiskFull { free, path }
 }
 
 #[cfg(test)]
@@ -384,5 +383,21 @@ mod tests {
         assert!(test.poll(&mut small, 400).is_some());
         assert_eq!(test.budget.used(), (600, 600));
         drop(held);
+    }
+
+    #[test]
+    fn a_refusal_reaches_those_in_line_and_ends() {
+        let test = BudgetTest::new(1000);
+        let held = test.take(1000);
+        let mut ticket = ReserveTicket::default();
+        assert!(test.poll(&mut ticket, 500).is_none());
+        test.budget.refuse(Some(StorageError::Closed));
+        assert_eq!(test.calls(), 1);
+        let waker = Waker::from(Arc::clone(&test.calls));
+        let refused = test.budget.poll_reserve(&mut ticket, 500, &waker).map(|r| r.map(|_| ()));
+        assert_eq!(refused, Poll::Ready(Err(StorageError::Closed)));
+        test.budget.refuse(None);
+        drop(held);
+        assert!(test.poll(&mut ticket, 500).is_some());
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     metrics::WalMetrics,
     partition::LogState,
     reader::ColdJob,
-    reservations::{Budget, disk_full},
+    reservations::Budget,
     segment::SegmentReader,
 };
 
@@ -116,10 +116,11 @@ pub(crate) enum DiskUser {
     Spill,
 }
 
+/// Bytes that each of them needs, if it found the disk full.
 #[derive(Debug, Default)]
 struct DiskFull {
-    filler: bool,
-    spill: bool,
+    filler: Option<u64>,
+    spill: Option<u64>,
 }
 
 /// One partition's log, shared by its handles and the threads.
@@ -255,28 +256,38 @@ impl Shard {
         self.bells.spill.ring();
     }
 
-    /// Notes whether somebody found the disk full. Appends are refused while anybody does.
-    pub(crate) fn set_disk_full(&self, user: DiskUser, path: Option<PathBuf>) {
-        let is_full = path.is_some();
+    /// Notes that somebody found the disk full and how many bytes he needs, or found room again.
+    /// Appends are refused while anybody needs any.
+    pub(crate) fn set_disk_full(&self, user: DiskUser, needed: Option<u64>) {
         let mut full = lock(&self.disk_full);
         let mine = match user {
             DiskUser::Filler => &mut full.filler,
             DiskUser::Spill => &mut full.spill,
         };
-        if std::mem::replace(mine, is_full) == is_full {
+        if std::mem::replace(mine, needed).is_some() == needed.is_some() {
             return;
         }
-        let path = path.unwrap_or_else(|| self.config.dir.clone());
-        let free = self.fs.free_bytes(&self.config.dir).unwrap_or_default();
-        let any = full.filler || full.spill;
-        self.metrics.disk_full.set(i64::from(any));
-        if is_full {
-            tracing::warn!(path = %path.display(), free, "disk full: appends are refused");
-        } else if !any {
-            tracing::info!(free, "disk no longer full: appends are accepted");
+        let path = &self.config.dir;
+        let free = self.fs.free_bytes(path).unwrap_or_default();
+        let all_needed = match (full.filler, full.spill) {
+            (None, None) => None,
+            (filler, spill) => Some(filler.unwrap_or(0) + spill.unwrap_or(0)),
+        };
+        self.metrics.disk_full.set(i64::from(all_needed.is_some()));
+        match (needed, all_needed) {
+            (Some(_), Some(needed)) => tracing::error!(
+                path = %path.display(), free, needed,
+                "disk full: appends are refused until there is room"
+            ),
+            (None, None) => tracing::info!(free, "disk no longer full: appends are accepted"),
+            (_, Some(_)) | (Some(_), None) => {}
         }
         if !self.queue().is_closing {
-            self.budget.refuse(any.then(|| disk_full(free, path)));
+            self.budget.refuse(all_needed.map(|needed| StorageError::DiskFull {
+                free,
+                needed,
+                path: path.clone(),
+            }));
         }
     }
 

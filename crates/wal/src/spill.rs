@@ -164,8 +164,10 @@ impl Spill {
 
     /// A full disk is waited for; while the log closes it is reported instead.
     fn on_refused(&mut self, error: WalError) -> Step {
-        if let WalError::DiskFull { path } = &error {
-            self.shard.set_disk_full(DiskUser::Spill, Some(path.clone()));
+        if matches!(error, WalError::DiskFull { .. }) {
+            let (_, tail_bytes) = self.shard.budget.used();
+            let unspilled = tail_bytes.saturating_sub(self.evictable_bytes);
+            self.shard.set_disk_full(DiskUser::Spill, Some(unspilled));
         } else {
             tracing::warn!(%error, "cannot spill now; trying again");
         }

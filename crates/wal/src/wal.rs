@@ -93,6 +93,7 @@ impl Wal {
         }
         let dir = config.dir.clone();
         let (wal, recovered, steppers) = Wal::open_stepped(config, fs, metrics)?;
+        steppers.filler.check_room();
         wal.start(steppers)
             .map_err(|error| WalError::of("cannot start threads for", &dir, error))?;
         Ok((wal, recovered))
@@ -217,6 +218,12 @@ impl Wal {
     pub fn disk_bytes(&self) -> (Option<u64>, Option<u64>) {
         let (fs, dir) = (&self.shard.fs, &self.shard.config.dir);
         (fs.total_bytes(dir).ok(), fs.free_bytes(dir).ok())
+    }
+
+    /// Why appends are refused, if they are: the disk is full, or the log is closed.
+    #[must_use]
+    pub fn refusal(&self) -> Option<StorageError> {
+        self.shard.budget.refusal()
     }
 
     /// Writes what waits, moves everything to segments, checkpoints and ends the threads.

@@ -16,8 +16,10 @@
 //! * [`FilePool::recycle_below`] may be told a sequence only after whatever made the older ones
 //!   unnecessary is durable.
 //!
-//! * Recovery judges only what the disk holds: before a byte is believed, every file is synced and
-//!   its pages are forgotten. After a failed sync pages may be clean in memory and absent on disk.
+//! * Recovery judges only what the disk holds. After a failed sync pages may be clean in memory and
+//!   absent on disk, but only in the newest file: a header is written when everything below its
+//!   first sequence is durable. So before a byte of the newest file is believed, it is synced and
+//!   its pages are forgotten; the others read as they are.
 //!
 //! A reader that still holds a file while it is recycled sees a foreign epoch, never wrong records.
 
@@ -78,14 +80,22 @@ impl ChainFile {
     /// As [`WalError::of`] sorts them.
     pub fn read(&self, position: u64, bytes: usize) -> Result<Vec<u8>, WalError> {
         let mut buffer = vec![0; bytes];
-        read_exact_at(&*self.file, &mut buffer, position)
-            .map_err(|error| WalError::of("cannot read", &self.path, error))?;
+        self.read_into(&mut buffer, position)?;
         Ok(buffer)
+    }
+
+    /// Fills `buffer` from `position` on.
+    ///
+    /// # Errors
+    /// As [`WalError::of`] sorts them.
+    pub fn read_into(&self, buffer: &mut [u8], position: u64) -> Result<(), WalError> {
+        read_exact_at(&*self.file, buffer, position)
+            .map_err(|error| WalError::of("cannot read", &self.path, error))
     }
 
     /// Makes sure that `image`, read before and verified, is what the disk holds at `position`:
     /// syncs, forgets the pages, reads again, writes again what differs. Returns whether anything
-    /// did. [`recover`] leaves nothing to do, unless the file was written since.
+    /// did. After [`recover`] there is nothing to do, unless the file was written since.
     ///
     /// # Errors
     /// Any error is fatal.

@@ -13,6 +13,8 @@ use crate::{
     error::{Fatal, WalError, sync_dir},
 };
 
+/// Bytes of the file that a log goes on in when there is no room for any more.
+const FULL_DISK_FILE_BYTES: u64 = 64 << 10;
 /// Bytes of zeros written at once.
 const ZEROS_BYTES: usize = 1 << 20;
 
@@ -77,6 +79,13 @@ impl FilePool {
         self.lock().wants_file(&self.config)
     }
 
+    /// Whether the disk has room for one more file.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        // A disk that does not say how much is free says so when it is written to.
+        self.fs.free_bytes(&self.config.dir).unwrap_or(u64::MAX) >= self.config.file_bytes
+    }
+
     /// Creates and zeroes one file if one is wanted; returns whether it did. Reads and writes the
     /// disk for as long as that takes, so it belongs on a thread of its own.
     ///
@@ -87,6 +96,11 @@ impl FilePool {
             let mut state = self.lock();
             if !state.wants_file(&self.config) {
                 return Ok(false);
+            }
+            if !self.has_room() {
+                // Not even begun: what is free others may need to go on.
+                let path = self.config.dir.join(file_name(state.next_slot));
+                return Err(WalError::DiskFull { path });
             }
             let files = state.files(&self.config) + 1;
             if files > self.config.files_max {
@@ -116,7 +130,7 @@ impl FilePool {
     /// how many. Call it only when what made them unnecessary is durable.
     ///
     /// # Errors
-    /// When a file of another size cannot be removed.
+    /// When a file that is not kept cannot be removed.
     pub fn recycle_below(&self, oldest_needed: u64) -> Result<usize, WalError> {
         let mut recycled = 0;
         loop {
@@ -127,7 +141,9 @@ impl FilePool {
             }
             let Some(file) = state.live.pop_front() else { return Ok(recycled) };
             recycled += 1;
-            if file.bytes == self.config.file_bytes {
+            if file.bytes == self.config.file_bytes
+                && state.files(&self.config) < self.config.files_max
+            {
                 let (path, bytes) = (file.path.clone(), file.bytes);
                 state.ready.push_back(Blank { path, bytes, file: Arc::clone(&file.file) });
             } else {
@@ -185,16 +201,20 @@ impl FilePool {
         Some(file)
     }
 
-    /// Creates a file of the first file's size at once, for a start-up with none ready.
-    pub(super) fn create_first(&self, bytes_min: u64) -> Result<(), WalError> {
+    /// Creates a file of the first file's size at once, for a start-up with none ready; a much
+    /// smaller one where the disk is full, so that what it holds can be served.
+    pub(super) fn create_first(&self) -> Result<(), WalError> {
         let slot = {
             let mut state = self.lock();
             state.next_slot += 1;
             state.next_slot - 1
         };
-        let bytes = self.config.first_file_bytes.max(block_align(bytes_min));
-        let blank = self.create(slot, bytes)?;
-        self.lock().ready.push_front(blank);
+        let bytes = self.config.first_file_bytes;
+        let blank = match self.create(slot, bytes) {
+            Err(WalError::DiskFull { .. }) => self.create(slot, bytes.min(FULL_DISK_FILE_BYTES)),
+            made => made,
+        };
+        self.lock().ready.push_front(blank?);
         Ok(())
     }
 

@@ -46,13 +46,16 @@ pub fn recover(
         match slot(&path) {
             Slot::File(slot) => {
                 next_slot = next_slot.max(slot + 1);
-                found.push(open(&*fs, &config, path)?);
+                found.push(Found::open(&*fs, &config, path)?);
             }
             Slot::Unfinished => fs
                 .remove_file(&path)
                 .map_err(|error| WalError::of("cannot remove", &path, error))?,
             Slot::Other => {}
         }
+    }
+    if holds(Rule::RecoveryReadsTheDisk) {
+        settle_newest(&mut found, &config)?;
     }
     let highest_number =
         found.iter().filter_map(|f| f.header).map(|h| h.number).max().unwrap_or_default();
@@ -61,6 +64,19 @@ pub fn recover(
 }
 
 impl RecoveredChain {
+    /// Removes a file that holds nothing, to make room; `false` if there is none.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn give_up_blank(&mut self) -> Result<bool, WalError> {
+        let Some(Blank { path, .. }) = self.blanks.pop() else { return Ok(false) };
+        let removed = self.fs.remove_file(&path);
+        removed.map_err(|error| WalError::of("cannot remove", &path, error))?;
+        // The journal gives the room back once the removal is in it.
+        sync_dir(&*self.fs, &self.config.dir)?;
+        Ok(true)
+    }
+
     /// Goes on in a fresh file whose first record has `next_sequence`. Files of the chain with
     /// nothing below that are freed. The header is written, not yet synced: append what proves
     /// that recovery is done, and sync.
@@ -81,7 +97,7 @@ impl RecoveredChain {
         sync_dir(&*fs, &dir)?;
         let mut writer = ChainWriter::new(Arc::clone(&pool));
         if !writer.roll(next_sequence, 0)? {
-            pool.create_first(0)?;
+            pool.create_first()?;
             let rolled = writer.roll(next_sequence, 0)?;
             assert!(rolled, "a file was made ready and nobody else takes any");
         }
@@ -107,7 +123,7 @@ impl RecoveredChain {
             Some(last) => writer.go_on(last, position),
             None => {
                 if !writer.roll(next_sequence, 0)? {
-                    pool.create_first(0)?;
+                    pool.create_first()?;
                     writer.roll(next_sequence, 0)?;
                 }
             }
@@ -138,30 +154,42 @@ struct Found {
     file: Arc<dyn File>,
 }
 
-fn open(fs: &dyn FileSystem, config: &ChainConfig, path: PathBuf) -> Result<Found, WalError> {
-    let failed = |error| WalError::of("cannot read", &path, error);
-    let file = fs.open(&path, Open::Write, Caching::Buffered).map_err(failed)?;
-    let bytes = file.len().map_err(failed)?;
-    if holds(Rule::RecoveryReadsTheDisk) {
-        settle(&path, &*file)?;
+impl Found {
+    fn open(fs: &dyn FileSystem, config: &ChainConfig, path: PathBuf) -> Result<Found, WalError> {
+        let failed = |error| WalError::of("cannot read", &path, error);
+        let file = fs.open(&path, Open::Write, Caching::Buffered).map_err(failed)?;
+        let bytes = file.len().map_err(failed)?;
+        let mut found = Found { header: None, path, bytes, file };
+        found.read_header(config)?;
+        Ok(found)
     }
-    let mut block = [0; BLOCK_BYTES as usize];
-    read_exact_at(&*file, &mut block, 0).map_err(failed)?;
-    let header = FileHeader::decode_block(&block, config.owner).map_err(|error| {
-        let what = match error {
-            HeaderError::Damaged => "the file's header is damaged",
-            HeaderError::Version => "the file was written by a later version",
-            HeaderError::Owner => "the file belongs to another log",
-        };
-        WalError::Corrupt { path: path.clone(), what }
-    })?;
-    Ok(Found { header, path, bytes, file })
+
+    fn read_header(&mut self, config: &ChainConfig) -> Result<(), WalError> {
+        let mut block = [0; BLOCK_BYTES as usize];
+        read_exact_at(&*self.file, &mut block, 0)
+            .map_err(|error| WalError::of("cannot read", &self.path, error))?;
+        self.header = FileHeader::decode_block(&block, config.owner).map_err(|error| {
+            let what = match error {
+                HeaderError::Damaged => "the file's header is damaged",
+                HeaderError::Version => "the file was written by a later version",
+                HeaderError::Owner => "the file belongs to another log",
+            };
+            WalError::Corrupt { path: self.path.clone(), what }
+        })?;
+        Ok(())
+    }
 }
 
-/// From here on, reads see what a power loss would leave.
-fn settle(path: &Path, file: &dyn File) -> Result<(), Fatal> {
-    file.sync().map_err(|error| Fatal::new("cannot sync", path, error))?;
-    file.drop_cache().map_err(|error| Fatal::new("cannot forget pages of", path, error))
+/// Settles the only file in which what is read may not be on the disk. That its header was not
+/// there either changes nothing for the file before: it was synced before the header was written.
+fn settle_newest(found: &mut [Found], config: &ChainConfig) -> Result<(), WalError> {
+    let newest = found.iter_mut().max_by_key(|found| found.header.map(|header| header.number));
+    let Some(newest) = newest.filter(|newest| newest.header.is_some()) else { return Ok(()) };
+    let path = &newest.path;
+    newest.file.sync().map_err(|error| Fatal::new("cannot sync", path, error))?;
+    let forgotten = newest.file.drop_cache();
+    forgotten.map_err(|error| Fatal::new("cannot forget pages of", path, error))?;
+    newest.read_header(config)
 }
 
 /// Splits what was found into the chain, oldest first, and the rest.

@@ -69,13 +69,13 @@ pub(crate) fn recover(
 ) -> Result<Recovery, WalError> {
     let started = Instant::now();
     let dir = wal_dir(&config);
-    let (checkpoint, chain) = read_directory(&config, &fs, &dir)?;
+    let (checkpoint, mut chain) = read_directory(&config, &fs, &dir)?;
     let mut replay = Replay::new(&checkpoint);
     let scan = scan(&chain.files, |header| replay_needs(&checkpoint, header))?;
     let judged = judge(scan, checkpoint.vouches_through());
     let cut = judged.cut.as_ref().map(|cut| report_cut(cut, &judged, &metrics));
     if let Some((_, place, _)) = &judged.cut {
-        keep_aside(&*fs, &dir, &chain.files, *place, &judged, config.commit_bytes_max);
+        keep_aside(&*fs, &dir, &chain.files, *place, &judged, config.commit_bytes_max)?;
     }
     let Judged { kept, next_sequence, end, .. } = judged;
     assert!(
@@ -90,7 +90,7 @@ pub(crate) fn recover(
     let mut segments = open_segments(&config, &files, &checkpoint, &mut replay)?;
     let snapshots = load_snapshots(&config, &*fs, &mut replay)?;
     sync_directories(&config, &*fs, &segments)?;
-    let checkpointed = write_checkpoint(&mut replay, next_sequence - 1, &fs, &dir)?;
+    let checkpointed = write_checkpoint(&mut replay, next_sequence - 1, &mut chain, &fs, &dir)?;
     cut_files(&mut replay, &mut segments)?;
     remove_unnamed_snapshots(&config, &*fs, &replay)?;
 
@@ -187,7 +187,7 @@ fn report_cut(
     CutReport { sequences: judged.next_sequence..=*last, partitions }
 }
 
-/// Keeps what is cut for whoever wants to look; a failure costs only that.
+/// Keeps what is cut for whoever wants to look. Where there is no room, recovery does without.
 fn keep_aside(
     fs: &dyn FileSystem,
     dir: &Path,
@@ -195,8 +195,8 @@ fn keep_aside(
     place: Place,
     judged: &Judged,
     bytes_max: u64,
-) {
-    let Some(file) = files.get(place.file) else { return };
+) -> Result<(), WalError> {
+    let Some(file) = files.get(place.file) else { return Ok(()) };
     let bytes = bytes_max.min(file.bytes.saturating_sub(place.position));
     let path = dir.join(format!("cut-{:020}.bytes", judged.next_sequence));
     let kept = file.read(place.position, bytes as usize).and_then(|bytes| {
@@ -209,8 +209,12 @@ fn keep_aside(
         }
         Ok(())
     });
-    if let Err(error) = kept {
-        tracing::warn!(%error, "the bytes that were cut could not be kept aside");
+    match kept {
+        Err(error @ (WalError::DiskFull { .. } | WalError::TooManyOpenFiles { .. })) => {
+            tracing::warn!(%error, "the bytes that were cut could not be kept aside");
+            Ok(())
+        }
+        kept => kept,
     }
 }
 
@@ -393,10 +397,12 @@ fn sync_directories(
     }
 }
 
-/// Recovery's own checkpoint: it covers everything that was kept.
+/// Recovery's own checkpoint: it covers everything that was kept. On a full disk WAL files that
+/// hold nothing make room for it.
 fn write_checkpoint(
     replay: &mut Replay,
     durable_sequence: u64,
+    chain: &mut RecoveredChain,
     fs: &Arc<dyn FileSystem>,
     dir: &Path,
 ) -> Result<u64, WalError> {
@@ -417,7 +423,12 @@ fn write_checkpoint(
     let partitions = entries.into_iter().collect();
     if holds(Rule::RecoveryCheckpoints) {
         let has_lost = replay.has_lost();
-        Checkpoint { durable_sequence, oldest_needed, has_lost, partitions }.write(fs, dir)?;
+        let checkpoint = Checkpoint { durable_sequence, oldest_needed, has_lost, partitions };
+        let mut written = checkpoint.write(fs, dir);
+        while matches!(written, Err(WalError::DiskFull { .. })) && chain.give_up_blank()? {
+            written = checkpoint.write(fs, dir);
+        }
+        written?;
     }
     Ok(durable_sequence)
 }

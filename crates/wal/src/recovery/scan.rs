@@ -8,9 +8,12 @@ use tidelog_types::{BATCH_HEADER_LEN, Entry};
 use crate::{
     chain::{BLOCK_BYTES, ChainFile, block_align},
     error::WalError,
-    frame::{FRAME_ALIGN, FrameHeader, FrameKind},
+    frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, FrameHeader, FrameKind, PayloadCrc},
     rules::{Rule, holds},
 };
+
+/// Bytes read at once: few calls, and still in the processor's cache when they are checked.
+const WINDOW_BYTES: u64 = 1 << 20;
 
 /// What lies in the WAL, in order of sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,15 +67,16 @@ pub(crate) fn scan(
 ) -> Result<Scan, WalError> {
     let first = files.first().map_or(1, |file| file.header.first_sequence);
     let mut scan = Scan { items: Vec::new(), durable_through: 0, next_sequence: first };
+    let mut window = Vec::new();
     for (index, file) in files.iter().enumerate() {
         let next = files.get(index + 1).filter(|_| holds(Rule::SuccessorSeals));
         let seal = next.map(|next| next.header.first_sequence);
-        let bytes = file.read(0, file.bytes as usize)?;
-        let mut cursor = Cursor { file: index, epoch: file.header.epoch, bytes: &bytes, seal };
+        let mut cursor = Cursor { index, file, seal, window: Window::new(file, window) };
         if scan.next_sequence < file.header.first_sequence {
-            scan.lose(file.header.first_sequence - 1, cursor.place(BLOCK_BYTES as usize));
+            scan.lose(file.header.first_sequence - 1, cursor.place(BLOCK_BYTES));
         }
-        cursor.read_file(&mut scan, &wants);
+        cursor.read_file(&mut scan, &wants)?;
+        window = cursor.window.bytes;
     }
     Ok(scan)
 }
@@ -148,33 +152,38 @@ impl Scan {
     }
 }
 
-/// One file's bytes.
+/// One file being read.
 struct Cursor<'a> {
-    file: usize,
-    epoch: u64,
-    bytes: &'a [u8],
+    /// Its place in the chain.
+    index: usize,
+    file: &'a ChainFile,
     /// First sequence of the next file: what lies here at or above it is not part of the log.
     seal: Option<u64>,
+    window: Window<'a>,
 }
 
 impl Cursor<'_> {
-    fn read_file(&mut self, scan: &mut Scan, wants: &impl Fn(&FrameHeader) -> bool) {
-        let mut position = BLOCK_BYTES as usize;
+    fn read_file(
+        &mut self,
+        scan: &mut Scan,
+        wants: &impl Fn(&FrameHeader) -> bool,
+    ) -> Result<(), WalError> {
+        let mut position = BLOCK_BYTES;
         while self.seal.is_none_or(|seal| scan.next_sequence < seal) {
-            let header = self.frame_at(position).filter(|h| h.sequence == scan.next_sequence);
-            if let Some(header) = header {
+            let frame = self.frame_at(position)?;
+            if let Some((header, crc)) = frame.filter(|(h, _)| h.sequence == scan.next_sequence) {
                 scan.durable_through = scan.durable_through.max(header.durable_through);
-                let item = self.read_frame(position, header, wants);
+                let item = self.read_frame(position, header, crc, wants)?;
                 scan.items.push((item, self.place(position)));
                 scan.next_sequence += 1;
-                position += header.frame_bytes();
+                position += header.frame_bytes() as u64;
                 if header.is_group_end {
-                    position = block_align(position as u64) as usize;
+                    position = block_align(position);
                 }
                 continue;
             }
             // Resynchronise: frames start on multiples of their alignment.
-            match self.find(position, scan.next_sequence) {
+            match self.find(position, scan.next_sequence)? {
                 Some((found, header)) => {
                     scan.lose(header.sequence - 1, self.place(position));
                     position = found;
@@ -185,50 +194,79 @@ impl Cursor<'_> {
         if let Some(seal) = self.seal.filter(|seal| scan.next_sequence < *seal) {
             scan.lose(seal - 1, self.place(position));
         }
+        Ok(())
     }
 
-    fn frame_at(&self, position: usize) -> Option<FrameHeader> {
-        let bytes = self.bytes.get(position..)?;
-        if !holds(Rule::EpochChecked) {
-            let epoch = u64::from_le_bytes(bytes.get(8..16)?.try_into().ok()?);
-            return FrameHeader::decode(bytes, epoch).map(|(header, _)| header);
+    fn frame_at(&mut self, position: u64) -> Result<Option<(FrameHeader, PayloadCrc)>, WalError> {
+        let bytes = self.window.at(position, FRAME_HEADER_BYTES)?;
+        let mut epoch = self.file.header.epoch;
+        if let (Some(found), false) = (bytes.get(8..16), holds(Rule::EpochChecked)) {
+            epoch = u64::from_le_bytes(found.try_into().expect("these are eight bytes"));
         }
-        FrameHeader::decode(bytes, self.epoch).map(|(header, _)| header)
+        Ok(FrameHeader::decode(bytes, epoch))
     }
 
-    fn find(&self, from: usize, above: u64) -> Option<(usize, FrameHeader)> {
-        (from..self.bytes.len()).step_by(FRAME_ALIGN).find_map(|position| {
-            let header = self.frame_at(position)?;
-            let is_ours =
-                header.sequence > above && self.seal.is_none_or(|seal| header.sequence < seal);
-            is_ours.then_some((position, header))
-        })
+    fn find(&mut self, from: u64, above: u64) -> Result<Option<(u64, FrameHeader)>, WalError> {
+        for position in (from..self.file.bytes).step_by(FRAME_ALIGN) {
+            let Some((header, _)) = self.frame_at(position)? else { continue };
+            if header.sequence > above && self.seal.is_none_or(|seal| header.sequence < seal) {
+                return Ok(Some((position, header)));
+            }
+        }
+        Ok(None)
     }
 
     fn read_frame(
-        &self,
-        position: usize,
+        &mut self,
+        position: u64,
         header: FrameHeader,
+        crc: PayloadCrc,
         wants: &impl Fn(&FrameHeader) -> bool,
-    ) -> Item {
+    ) -> Result<Item, WalError> {
         if header.kind != FrameKind::Append {
             // The header says everything.
-            return Item::Whole(header, None);
+            return Ok(Item::Whole(header, None));
         }
-        let start = position + crate::frame::FRAME_HEADER_BYTES;
-        let payload = self.bytes.get(start..start + header.payload_bytes as usize);
-        let crc = FrameHeader::decode(&self.bytes[position..], header.epoch).map(|(_, crc)| crc);
-        match (payload, crc) {
-            (Some(payload), Some(crc)) if crc.holds(payload) => {
-                let entry = wants(&header).then(|| entry_of(payload)).flatten();
-                Item::Whole(header, entry)
-            }
-            _ => Item::Damaged(header),
+        let payload_bytes = header.payload_bytes as usize;
+        let payload = self.window.at(position + FRAME_HEADER_BYTES as u64, payload_bytes)?;
+        if payload.len() < payload_bytes || !crc.holds(payload) {
+            return Ok(Item::Damaged(header));
         }
+        let entry = wants(&header).then(|| entry_of(payload)).flatten();
+        Ok(Item::Whole(header, entry))
     }
 
-    fn place(&self, position: usize) -> Place {
-        Place { file: self.file, position: position as u64 }
+    fn place(&self, position: u64) -> Place {
+        Place { file: self.index, position }
+    }
+}
+
+/// Part of a file, in a buffer that is used again and again: its memory is touched once.
+struct Window<'a> {
+    file: &'a ChainFile,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window<'_> {
+    fn new(file: &ChainFile, mut bytes: Vec<u8>) -> Window<'_> {
+        bytes.clear();
+        Window { file, start: 0, bytes }
+    }
+
+    /// So many bytes from `position` on, fewer only where the file ends.
+    fn at(&mut self, position: u64, bytes: usize) -> Result<&[u8], WalError> {
+        let end = (position + bytes as u64).min(self.file.bytes);
+        if position < self.start || end > self.start + self.bytes.len() as u64 {
+            let rest = self.file.bytes.saturating_sub(position);
+            let len = rest.min(WINDOW_BYTES.max(bytes as u64)) as usize;
+            self.bytes.resize(len, 0);
+            self.start = position;
+            self.file.read_into(&mut self.bytes, position)?;
+        }
+        let start = (position - self.start) as usize;
+        let found = &self.bytes[start.min(self.bytes.len())..];
+        Ok(&found[..found.len().min(bytes)])
     }
 }
 

@@ -698,7 +698,11 @@ impl World {
         let candidates: Vec<&scan::Found> = frames
             .iter()
             .filter(|frame| {
-                let others = frames.iter().filter(|other| other.sequence != frame.sequence);
+                // What vouches must be durable itself, or a power loss takes it.
+                let is_witness = |other: &&scan::Found| {
+                    other.sequence != frame.sequence && other.sequence <= self.floor
+                };
+                let others = frames.iter().filter(is_witness);
                 let durable = others.map(|other| other.durable_through).max().unwrap_or(0);
                 frame.sequence <= durable.max(vouched)
             })

@@ -3,6 +3,9 @@
 mod basic;
 mod history;
 mod model;
+mod recovery;
 mod regressions;
+mod room;
 mod rules;
 mod support;
+mod threads;
