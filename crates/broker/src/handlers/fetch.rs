@@ -36,6 +36,9 @@ use crate::{
 
 /// Longest wait for records. An empty answer tells a client that asks for more to ask again.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// How long a fetch waits for room for its reply, though its client would not: an answer without
+/// records that are there would make it ask again at once.
+const ROOM_WAIT: Duration = Duration::from_millis(100);
 /// Partitions that a request may cost without naming them, before it is the connection's next: its
 /// answer may be thousands of times as large as itself.
 const UNASKED_MAX: usize = 1000;
@@ -83,6 +86,8 @@ struct Fetch {
     state: State,
     /// `None` once it has passed: whatever is there is the answer.
     deadline: Option<Instant>,
+    /// Until when room is waited for beyond that; `None` once it has passed.
+    patience: Option<Instant>,
     waker: Waker,
 }
 
@@ -118,6 +123,7 @@ impl Fetch {
     ) -> Fetch {
         let wait = timeout(request.max_wait_ms).min(WAIT_MAX);
         let deadline = context.started().checked_add(wait).filter(|_| !wait.is_zero());
+        let patience = context.started().checked_add(ROOM_WAIT).filter(|_| wait < ROOM_WAIT);
         Fetch {
             limits: Limits::of(request, broker.settings.broker.fetch_max_bytes),
             replies: Arc::clone(&connection.replies),
@@ -129,6 +135,7 @@ impl Fetch {
             wanted,
             state: State::Idle,
             deadline,
+            patience,
             waker: Waker::noop().clone(),
         }
     }
@@ -194,11 +201,13 @@ impl PendingReply for Fetch {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.deadline.or(self.patience)
     }
 
     fn expire(&mut self) -> Poll<Result<Outgoing, CloseReason>> {
-        self.deadline = None;
+        if self.deadline.take().is_none() {
+            self.patience = None;
+        }
         if matches!(self.state, State::Waiting(..)) {
             self.state = State::Idle;
         }
@@ -208,6 +217,7 @@ impl PendingReply for Fetch {
 
     fn hurry(&mut self) {
         self.deadline = self.deadline.map(|_| self.context.started());
+        self.patience = None;
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a response holds under each of its limits: something, whatever they say, and not more than
 //! they say behind that (KIP-74).
 
+use std::time::{Duration, Instant};
+
 use tidelog_net::ReplyRoom;
 use tidelog_protocol::kafka_protocol::messages::{
     FetchRequest, TopicName,
@@ -130,7 +132,9 @@ fn what_is_left_for_replies_is_one_of_the_limits() {
     assert_eq!(fetch(&test, 1 << 25, &wanted(8)), [1]);
     assert_eq!(test.replies.used(), REPLY_BYTES_MAX - (1 << 20), "all of it was given back");
     others.settle(REPLY_BYTES_MAX);
+    let start = Instant::now();
     assert_eq!(fetch(&test, 1 << 25, &wanted(0)), [0], "there is no room, and none comes");
+    assert!(start.elapsed() >= Duration::from_millis(100), "or the client would ask at once again");
     drop(others);
     assert_eq!(fetch(&test, 1 << 25, &wanted(8)), [2]);
 }

@@ -135,7 +135,8 @@ impl Fetch {
         let Some(budget) = round.make_room(budget) else {
             // Who holds room does not wait for more, and who may not wait any longer has to ask
             // again: else all could wait for each other.
-            return if is_first && self.deadline.is_some() { Read::Later } else { nothing() };
+            let may_wait = self.deadline.or(self.patience).is_some();
+            return if is_first && may_wait { Read::Later } else { nothing() };
         };
         match partition.read(request.fetch_offset, upper, budget, is_first) {
             Ok(ReadOutcome::Entries(entries)) => {
