@@ -7,6 +7,13 @@ use std::{
     fs,
 };
 
+use kafka_protocol::{
+    messages::{
+        IncrementalAlterConfigsRequest,
+        incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
+    },
+    protocol::StrBytes,
+};
 use tidelog_tests::{
     batch::Batch,
     http,
@@ -75,6 +82,33 @@ fn the_documentation_lists_every_metric() {
         return;
     }
     assert_eq!(tables, expected, "docs/metrics.md is stale; run\n    {REGENERATE}");
+}
+
+#[test]
+fn what_is_logged_changes_while_the_broker_runs_and_stays_changed() {
+    let mut node = Node::start(Options::default().set("logging.format", "json"));
+    let debug = "\"level\":\"DEBUG\"";
+    assert!(!node.log_text().contains(debug), "not asked for");
+    assert_eq!(set_broker_config(&node, "logging.level", "debug"), 0);
+    node.wait_for_log("logging.level was changed");
+    let lines = node.log();
+    let logged = lines.iter().filter(|line| line.starts_with('{'));
+    assert!(logged.count() > 0, "{lines:?}");
+    assert!(node.terminate().success());
+    node.restart();
+    node.wait_for_log(debug);
+    assert_ne!(set_broker_config(&node, "logging.level", "loud"), 0, "no level");
+    assert_eq!(set_broker_config(&node, "logging.level", "info"), 0);
+}
+
+/// Sets a setting of every broker; returns the error code.
+fn set_broker_config(node: &Node, key: &str, value: &str) -> i16 {
+    let config = AlterableConfig::default()
+        .with_name(StrBytes::from_string(key.to_owned()))
+        .with_value(Some(StrBytes::from_string(value.to_owned())));
+    let broker = AlterConfigsResource::default().with_resource_type(4).with_configs(vec![config]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![broker]);
+    node.wire().call(&request, 1).expect("an answer").responses[0].error_code
 }
 
 #[test]

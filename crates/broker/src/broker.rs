@@ -85,7 +85,12 @@ pub struct BrokerParts {
     pub clock: Arc<dyn Clock>,
     /// Metrics.
     pub metrics: BrokerMetrics,
+    /// Told of the settings that hold now, whenever one was changed while the broker runs.
+    pub on_settings: OnSettings,
 }
+
+/// Whoever heeds settings that change while the broker runs. Called on the metadata thread.
+pub type OnSettings = Box<dyn Fn(&NodeSettings) + Send>;
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -105,8 +110,17 @@ impl Broker {
     /// # Errors
     /// As [`StartError`] says.
     pub fn start(parts: BrokerParts) -> Result<Arc<Broker>, StartError> {
-        let BrokerParts { settings, identity, wal, recovered, raft, raft_events, clock, metrics } =
-            parts;
+        let BrokerParts {
+            settings,
+            identity,
+            wal,
+            recovered,
+            raft,
+            raft_events,
+            clock,
+            metrics,
+            on_settings,
+        } = parts;
         let metrics = Arc::new(metrics);
         let walker = RecordWalker::start().map_err(StartError::Thread)?;
         let hosted = (wal.clone(), Arc::clone(&clock), Arc::clone(&metrics));
@@ -126,6 +140,7 @@ impl Broker {
             controller: controller_config(&settings),
             settings: settings.clone(),
             recovered: recovered.into_iter().map(|found| (found.id, found)).collect(),
+            on_settings,
             ready,
         })?;
         registered.recv().unwrap_or(Err(MetadataLoopError::Stopped))?;

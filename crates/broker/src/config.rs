@@ -29,8 +29,9 @@ settings! {
         admin_listener: String = "admin.listener", Kind::Text, "127.0.0.1:9644";
         /// How log lines look: text for people, or one JSON object a line.
         logging_format: String = "logging.format", Kind::Choice(&["plain", "json"]), "plain";
-        /// What is logged: a level, or levels of modules such as info,tidelog_raft=debug.
-        logging_level: String = "logging.level", Kind::Text, "info";
+        /// What is logged. The environment's `TIDELOG_LOG` wins at start, and names modules too.
+        logging_level: String = "logging.level",
+            Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]), "info", dynamic;
         /// The rack that this broker stands in, told to clients.
         broker_rack: String = "broker.rack", Kind::Text, "";
         /// Partitions of a topic whose creator names no number.

@@ -32,7 +32,9 @@ mod request_context;
 pub mod topic_config;
 pub mod waits;
 
-pub use broker::{Broker, BrokerIdentity, BrokerParts, StartError, metadata_events, random_uuid};
+pub use broker::{
+    Broker, BrokerIdentity, BrokerParts, OnSettings, StartError, metadata_events, random_uuid,
+};
 pub use clock::SystemClock;
 pub use config::NodeSettings;
 pub use dispatch::BrokerService;

@@ -31,6 +31,7 @@ use tidelog_wal::{RecoveredPartition, Wal};
 use tracing::{debug, error, info};
 
 use crate::{
+    broker::OnSettings,
     config::NodeSettings,
     controller_handle::{Command, ReplyTo, Settle, tell},
     dynamic_config, errors,
@@ -85,6 +86,8 @@ pub(crate) struct MetadataLoop {
     pub settings: NodeSettings,
     /// What is on disk and not opened yet.
     pub recovered: BTreeMap<TopicIdPartition, RecoveredPartition>,
+    /// Heeds settings that change.
+    pub on_settings: OnSettings,
     /// Told once this broker is registered and leads its partitions, or why it never will.
     pub ready: Sender<Result<(), MetadataLoopError>>,
 }
@@ -344,6 +347,7 @@ impl State {
         }
         let me = self.given.registration.broker_id;
         let settings = dynamic_config::effective(&self.given.settings, &self.image, me);
+        (self.given.on_settings)(&settings);
         let before = mem::replace(&mut self.topic_defaults, topic_defaults(&settings));
         before != self.topic_defaults
     }

@@ -57,10 +57,11 @@ fn run(args: &ServeArgs) -> ExitCode {
                 "json" => logging::Format::Json,
                 _ => logging::Format::Plain,
             };
-            if let Err(error) = logging::start(format, &settings.broker.logging_level) {
-                return complain(&error, USAGE);
-            }
-            match wiring::run(&settings) {
+            let level = match logging::start(format, &settings.broker.logging_level) {
+                Ok(level) => level,
+                Err(error) => return complain(&error, USAGE),
+            };
+            match wiring::run(&settings, level) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => complain(&format!("{error:#}"), 1),
             }

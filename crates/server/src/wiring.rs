@@ -16,7 +16,8 @@ use anyhow::{Context as _, bail};
 use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
 use rustix::fs::statvfs;
 use tidelog_broker::{
-    Broker, BrokerIdentity, BrokerMetrics, BrokerParts, BrokerService, NodeSettings, SystemClock,
+    Broker, BrokerIdentity, BrokerMetrics, BrokerParts, BrokerService, NodeSettings, OnSettings,
+    SystemClock,
     config::{BrokerSettings, Endpoint},
     metadata_events, random_uuid,
 };
@@ -39,6 +40,7 @@ use crate::{
     admin_http::{self, AdminState},
     banner,
     identity::Identity,
+    logging::Level,
 };
 
 /// The one listener; its name is what Kafka calls it.
@@ -60,26 +62,27 @@ struct Node {
     broker: Arc<Broker>,
     wal: Wal,
     raft: RaftHandle,
-    /// Keeps a second process out of the directory.
-    _lock: Box<dyn Send + Sync>,
 }
 
 /// Runs a node until it is told to stop.
 ///
 /// # Errors
 /// When it cannot start, or not stop cleanly.
-pub fn run(settings: &NodeSettings) -> anyhow::Result<()> {
+pub fn run(settings: &NodeSettings, level: Level) -> anyhow::Result<()> {
     raise_open_files();
     let registry = Registry::new();
     let fs = file_system()?;
     let dir = settings.broker.data_dir()?;
-    let lock = lock(&*fs, &dir)?;
+    // Keeps a second process out of the directory until this function returns.
+    let _lock = lock(&*fs, &dir)?;
     let node_id = BrokerId(settings.broker.node_id);
     let identity = Identity::load_or_create(&*fs, &dir, node_id, &mut random_uuid)?;
     // Bound before anything is recovered: clients wait in the backlog, and a port that is taken
     // is said at once.
     let sockets = bind(settings, &registry)?;
-    let node = start(settings, &identity, &sockets.told, &fs, &dir, &registry, lock)
+    let on_settings: OnSettings =
+        Box::new(move |settings| level.follow(&settings.broker.logging_level));
+    let node = start(settings, &identity, &sockets.told, &fs, &dir, &registry, on_settings)
         .map_err(|error| explain_full_disk(error, &*fs, &dir))?;
     let admin_address = sockets.admin.as_ref().map(StdListener::local_addr).transpose()?;
     let listening = sockets.listener.local_addr();
@@ -144,7 +147,7 @@ fn start(
     fs: &Arc<dyn FileSystem>,
     dir: &Path,
     registry: &Registry,
-    lock: Box<dyn Send + Sync>,
+    on_settings: OnSettings,
 ) -> anyhow::Result<Node> {
     let config = wal_config(&settings.broker, dir);
     if config.durability == Durability::PageCache {
@@ -172,8 +175,9 @@ fn start(
         raft_events,
         clock: Arc::new(SystemClock::default()),
         metrics: BrokerMetrics::register(registry)?,
+        on_settings,
     })?;
-    Ok(Node { broker, wal, raft, _lock: lock })
+    Ok(Node { broker, wal, raft })
 }
 
 /// A start takes next to no room, but some: says how much, and what must not be removed for it.

@@ -116,6 +116,7 @@ impl BrokerTest {
             raft_events,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             metrics: BrokerMetrics::register(&registry).expect("new names"),
+            on_settings: Box::new(|_| {}),
         });
         let broker = broker.expect("a broker");
         let service = BrokerService(Arc::clone(&broker));
