@@ -14,7 +14,9 @@ use kafka_protocol::protocol::Decodable;
 use crate::{
     api_versions::ApiKey,
     error::{Malformed, RequestError},
+    fetch::FetchRequest,
     header::decode_request_header,
+    produce::ProduceRequest,
     shape,
 };
 
@@ -27,6 +29,18 @@ pub trait CodecRequest: Decodable {
 macro_rules! codec_requests {
     ($($request:ident: $api:ident,)*) => {
         $(impl CodecRequest for $request { const API: ApiKey = ApiKey::$api; })*
+
+        /// Decodes a request of any API, for whoever only wants to know whether it does.
+        ///
+        /// # Errors
+        /// The connection is to be closed.
+        pub fn decode_any(api: ApiKey, version: i16, body: Bytes) -> Result<(), RequestError> {
+            match api {
+                ApiKey::Produce => ProduceRequest::decode(version, body).map(drop),
+                ApiKey::Fetch => FetchRequest::decode(version, body).map(drop),
+                $(ApiKey::$api => decode::<$request>(version, body).map(drop),)*
+            }
+        }
     };
 }
 

@@ -38,5 +38,9 @@ pub use raft::eraftpb;
 pub use start::{RaftNode, SteppedNode};
 pub use transport::{ChannelTransport, Envelope, NoTransport, Transport};
 
+// Fuzz bodies name the crate from outside.
+#[cfg(test)]
+extern crate self as tidelog_raft;
+
 #[cfg(test)]
 mod tests;

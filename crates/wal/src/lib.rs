@@ -47,5 +47,9 @@ pub use reservations::{Reservation, ReserveTicket};
 pub use segment::{SegmentError, SegmentReader, Segments, SegmentsConfig, SegmentsReport};
 pub use wal::{CutReport, Recovered, Wal};
 
+// Fuzz bodies name the crate from outside.
+#[cfg(test)]
+extern crate self as tidelog_wal;
+
 #[cfg(test)]
 mod tests;

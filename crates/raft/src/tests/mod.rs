@@ -5,6 +5,7 @@ mod cluster;
 mod conformance;
 mod contract;
 mod crashes;
+mod fuzz;
 mod regressions;
 mod sole_voter;
 mod store;

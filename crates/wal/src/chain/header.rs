@@ -13,6 +13,8 @@ const COPIES: [usize; 2] = [0, BLOCK_BYTES as usize / 2];
 
 const MAGIC: [u8; 8] = *b"TIDECHN1";
 const VERSION: u16 = 1;
+/// No log gets to where a number or a sequence is as high as this.
+const COUNT_END: u64 = 1 << 62;
 
 /// What a file says about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,9 @@ pub enum HeaderError {
     /// The file belongs to another log.
     #[error("the file belongs to another log")]
     Owner,
+    /// Whole, and of no file that this log ever began.
+    #[error("the header says what cannot be")]
+    Impossible,
 }
 
 impl FileHeader {
@@ -56,7 +61,8 @@ impl FileHeader {
     /// written when the power failed. Of two copies the newer counts.
     ///
     /// # Errors
-    /// [`HeaderError::Version`] or [`HeaderError::Owner`]: the file is somebody else's.
+    /// [`HeaderError::Version`] or [`HeaderError::Owner`]: the file is somebody else's;
+    /// [`HeaderError::Impossible`].
     pub fn decode_block(
         block: &[u8; BLOCK_BYTES as usize],
         owner: [u8; 4],
@@ -111,12 +117,16 @@ impl FileHeader {
         if bytes[12..16] != owner {
             return Err(HeaderError::Owner);
         }
-        Ok(Some(FileHeader {
+        let header = FileHeader {
             number: u64::from_le_bytes(take(bytes, 16)),
             epoch: u64::from_le_bytes(take(bytes, 24)),
             first_sequence: u64::from_le_bytes(take(bytes, 32)),
             predecessor: u64::from_le_bytes(take(bytes, 40)),
-        }))
+        };
+        let possible = header.predecessor < header.number
+            && header.number < COUNT_END
+            && header.first_sequence < COUNT_END;
+        if possible { Ok(Some(header)) } else { Err(HeaderError::Impossible) }
     }
 }
 
@@ -157,6 +167,18 @@ mod tests {
         assert_eq!(FileHeader::decode_block(&block, OWNER), Ok(Some(HEADER)));
         block[2048..2048 + HEADER_BYTES].copy_from_slice(&garbled);
         assert_eq!(FileHeader::decode_block(&block, OWNER), Ok(None));
+    }
+
+    #[test]
+    fn a_whole_header_that_cannot_be_is_refused() {
+        for header in [
+            FileHeader { predecessor: 7, ..HEADER },
+            FileHeader { number: u64::MAX, ..HEADER },
+            FileHeader { first_sequence: u64::MAX, ..HEADER },
+        ] {
+            let read = FileHeader::decode_block(&header.encode_block(OWNER), OWNER);
+            assert_eq!(read, Err(HeaderError::Impossible), "{header:?}");
+        }
     }
 
     #[test]

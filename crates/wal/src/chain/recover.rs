@@ -96,9 +96,10 @@ impl RecoveredChain {
         let pool = FilePool::new(Arc::clone(&fs), config, live, blanks, next_slot, highest_number);
         sync_dir(&*fs, &dir)?;
         let mut writer = ChainWriter::new(Arc::clone(&pool));
-        if !writer.roll(next_sequence, 0)? {
+        // A spare file that was cut short may have room for its header alone.
+        if !writer.roll(next_sequence, BLOCK_BYTES)? {
             pool.create_first()?;
-            let rolled = writer.roll(next_sequence, 0)?;
+            let rolled = writer.roll(next_sequence, BLOCK_BYTES)?;
             assert!(rolled, "a file was made ready and nobody else takes any");
         }
         Ok((pool, writer))
@@ -170,7 +171,7 @@ impl Found {
             .map_err(|error| WalError::of("cannot read", &self.path, error))?;
         self.header = FileHeader::decode_block(&block, config.owner).map_err(|error| {
             let what = match error {
-                HeaderError::Damaged => "the file's header is damaged",
+                HeaderError::Damaged | HeaderError::Impossible => "the file's header is damaged",
                 HeaderError::Version => "the file was written by a later version",
                 HeaderError::Owner => "the file belongs to another log",
             };
@@ -216,7 +217,7 @@ fn follow(
     let mut next = by_number.keys().next_back().copied();
     while let Some(file) = next.and_then(|number| by_number.remove(&number)) {
         let enough = file.header.first_sequence <= oldest_needed;
-        assert!(file.header.predecessor < file.header.number, "checked by the header's CRC");
+        assert!(file.header.predecessor < file.header.number, "checked where headers are read");
         next = (!enough).then_some(file.header.predecessor);
         chain.push(file);
     }

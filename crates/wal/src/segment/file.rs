@@ -364,7 +364,8 @@ impl Segment {
         let path = self.index.display();
         tracing::warn!(%path, "segment index damaged or missing; rebuilding");
         let log = files.read(self.log_id, &self.log)?;
-        let limit = limit.unwrap_or(log.len()?);
+        // The file may have lost its end, however far it went once.
+        let limit = log.len()?.min(limit.unwrap_or(u64::MAX));
         let mut entries: Vec<Interval> = Vec::new();
         let mut at = Interval::first(self.base);
         for old in self.whole_entries(files)?.into_iter().filter(|e| e.next <= end) {

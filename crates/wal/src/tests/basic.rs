@@ -7,7 +7,7 @@ use tidelog_types::Offset;
 use super::support::*;
 use crate::{
     Log, LogSettings, ReadOutcome, WalConfig,
-    env::{FileSystem, mem::MemFileSystem},
+    env::{Caching, FileSystem, Open, mem::MemFileSystem},
     shard::lock,
     threads::Step,
 };
@@ -114,4 +114,28 @@ fn read_cold(node: &mut Node, log: &Log, from: Offset, max_bytes: usize) -> Vec<
     log.read_cold(wanted, Box::new(move |read| *lock(&done) = Some(read))).unwrap();
     assert_eq!(node.steppers.reader.step().unwrap(), Step::Worked);
     lock(&answer).take().unwrap().unwrap().concat()
+}
+
+#[test]
+fn a_spare_file_that_was_cut_short_is_not_written_to() {
+    let mem = MemFileSystem::new();
+    let fs: Arc<dyn FileSystem> = Arc::new(mem.clone());
+    let mut node = Node::open(&fs, small_config()).unwrap();
+    while node.steppers.filler.step().unwrap() == Step::Worked {}
+    drop(node);
+    mem.kill();
+    let spare = mem.files().into_iter().find(|path| path.ends_with("00000000000000000001.wal"));
+    for kept in [4096, 4097, 8191] {
+        let mem = mem.fork();
+        let fs: Arc<dyn FileSystem> = Arc::new(mem.clone());
+        let path = spare.clone().expect("the filler made a spare file");
+        let file = mem.open(&path, Open::Write, Caching::Buffered).unwrap();
+        file.set_len(kept).unwrap();
+        file.sync().unwrap();
+        let mut node = Node::open(&fs, small_config()).unwrap();
+        let (log, observer) = node.log(0);
+        node.append(&log, 1, 5000, 1);
+        node.write().unwrap();
+        assert_eq!(*lock(&observer.told), Offset(1), "{kept} bytes kept");
+    }
 }

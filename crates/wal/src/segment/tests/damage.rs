@@ -1,6 +1,7 @@
 //! A bit flips on the disk: wrong bytes are never served, and what is whole still is.
 
 use super::*;
+use crate::env::Caching;
 
 type Survey = (Vec<(i64, Vec<u8>)>, Vec<Range<i64>>);
 
@@ -76,7 +77,6 @@ fn an_index_that_is_gone_or_cut_is_made_anew() {
             match kept {
                 None => machine.remove_file(Path::new(&path)).unwrap(),
                 Some(kept) => {
-                    use crate::env::Caching;
                     let file = machine.open(Path::new(&path), Open::Write, Caching::Buffered);
                     file.unwrap().set_len(kept).unwrap();
                 }
@@ -198,4 +198,35 @@ fn damage_in_the_middle_of_headers_is_told_once_and_passed_over() {
         matches!(&bad[..], [ReadError::Damaged { range }] if *range == (Offset(30)..Offset(32))),
         "{bad:?}"
     );
+}
+
+#[test]
+fn a_log_cut_short_beside_a_damaged_index_still_gives_what_is_whole() {
+    let (machine, entries) = synced();
+    for base in [0_i64, 24, 48] {
+        let (log, index) = (log_path(base), index_path(base));
+        let log_bytes = machine.contents(&log).unwrap().len() as u64;
+        let index_bytes = machine.contents(&index).unwrap().len() as u64;
+        for kept in (0..log_bytes).step_by(97) {
+            for damaged in (0..index_bytes).step_by(13) {
+                let machine = machine.fork();
+                let file = machine.open(Path::new(&log), Open::Write, Caching::Buffered).unwrap();
+                file.set_len(kept).unwrap();
+                file.sync().unwrap();
+                machine.flip(&index, damaged, 3).unwrap();
+                let (segments, _) = open_at(&machine, 0, 60);
+                let (found, _) = survey(&segments);
+                let whole = (base / 2) as usize + (kept / 161) as usize;
+                let expected = entries[..whole].iter().map(|e| e.facts().base_offset.0);
+                let case = format!("{base}: {kept} bytes, index damaged at {damaged}");
+                let found: Vec<i64> = found.into_iter().map(|(offset, _)| offset).collect();
+                let lost: Vec<i64> = expected.filter(|offset| !found.contains(offset)).collect();
+                // An index that vouches for nothing there refuses the interval that was cut.
+                assert!(
+                    lost.iter().all(|offset| *offset >= base + 2 * (kept as i64 / 161) - 4),
+                    "{case}: lost {lost:?}"
+                );
+            }
+        }
+    }
 }

@@ -1,0 +1,8 @@
+//! Fuzzes `bodies/raft_recovery.rs`.
+
+#![no_main]
+
+#[path = "../bodies/raft_recovery.rs"]
+mod body;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| body::run(data));
