@@ -498,17 +498,18 @@ impl State {
             if header.base_offset > expected {
                 lost = Some(header.base_offset);
             }
-            self.replay(header, now_ms);
+            self.replay(header, from, now_ms);
             expected = header.next_offset();
         }
         if expected < self.log_end_offset { Some(self.log_end_offset) } else { lost }
     }
 
-    /// Remembers a batch that was read back from the log.
-    fn replay(&mut self, batch: &BatchHeader, now_ms: i64) {
+    /// Remembers a batch that was read back from the log. The first one may begin below `from`,
+    /// where the log starts inside it, and what is known of leader epochs too.
+    fn replay(&mut self, batch: &BatchHeader, from: Offset, now_ms: i64) {
         self.producers.replay(batch, now_ms);
         if self.leader_epochs.latest().is_none_or(|latest| latest < batch.leader_epoch) {
-            self.leader_epochs.assign(batch.leader_epoch, batch.base_offset);
+            self.leader_epochs.assign(batch.leader_epoch, batch.base_offset.max(from));
         }
     }
 
@@ -596,6 +597,17 @@ mod tests {
             leader_epoch: LeaderEpoch(0),
             ..BatchHeader::decode(&[0; tidelog_types::BATCH_HEADER_LEN])
         }
+    }
+
+    #[test]
+    fn a_log_may_start_inside_the_first_batch_of_a_leader_epoch() {
+        let mut state = State { log_end_offset: Offset(13), ..State::default() };
+        state.leader_epochs.assign(LeaderEpoch(0), Offset(4));
+        state.leader_epochs.truncate_from_start(Offset(10)); // as a snapshot is taken in
+        let header = BatchHeader { leader_epoch: LeaderEpoch(1), ..batch(8, 5) };
+        assert_eq!(state.replay_all(&[header], Offset(10), 0), None);
+        assert_eq!(state.leader_epochs.epoch_of(Offset(10)), Some(LeaderEpoch(1)));
+        assert_eq!(state.leader_epochs.epoch_of(Offset(9)), None);
     }
 
     #[test]
