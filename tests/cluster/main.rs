@@ -4,6 +4,7 @@ mod admin;
 mod bombs;
 mod conversation;
 mod damage;
+mod full_disk;
 mod hostile;
 mod idempotence;
 mod kill;

@@ -17,8 +17,8 @@ use kafka_protocol::{
 use tidelog_tests::{
     batch::Batch,
     http,
-    node::{Node, Options},
-    programs::{on_path, root, run},
+    node::{Node, Options, PATIENCE},
+    programs::{on_path, root, run, wait_until},
 };
 
 #[test]
@@ -61,7 +61,13 @@ fn the_documentation_lists_every_metric() {
     const END: &str = "<!-- generated: end -->\n";
     const REGENERATE: &str =
         "TIDELOG_REGENERATE=1 cargo test -p tidelog-tests --test cluster every_metric";
-    let node = Node::start(Options::default());
+    let node = Node::start(Options::default().set("log.retention.check.interval.ms", "10"));
+    // A log that is measured, so that there is a largest one.
+    assert_eq!(node.wire().create_topic("measured", &[]).expect("an answer"), 0);
+    let batch = Batch::new(vec![b"x".to_vec()]).encode().freeze();
+    assert_eq!(node.wire().produce("measured", batch).expect("an answer"), (0, 0));
+    let metrics = || http::get(node.admin_port(), "/metrics").expect("an answer").1;
+    wait_until("logs are measured", PATIENCE, || metrics().contains("tidelog_log_largest_bytes{"));
     // An error, so that the counter of errors has something to show.
     let refused = node.wire().create_topic("no such name!", &[]).expect("an answer");
     assert_ne!(refused, 0);

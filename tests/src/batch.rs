@@ -1,5 +1,7 @@
 //! Record batches built byte by byte, so that a test can lie in any field.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 /// Bytes before the first record.
@@ -23,7 +25,9 @@ pub struct Batch {
 impl Batch {
     /// Records of a producer that is not idempotent.
     pub fn new(values: Vec<Vec<u8>>) -> Batch {
-        let timestamp_ms = 1_700_000_000_000;
+        // Of now: what is older than a week is deleted.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock that was set");
+        let timestamp_ms = i64::try_from(now.as_millis()).expect("this age");
         Batch { producer_id: -1, producer_epoch: -1, base_sequence: -1, timestamp_ms, values }
     }
 

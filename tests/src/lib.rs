@@ -10,4 +10,5 @@ pub mod node;
 pub mod ports;
 pub mod programs;
 pub mod seed;
+pub mod small_disk;
 pub mod wire;

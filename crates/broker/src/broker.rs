@@ -26,8 +26,10 @@ use crate::{
     fetch_sessions::FetchSessions,
     metadata_loop::{MetadataLoop, MetadataLoopError, run_metadata_loop},
     metrics::BrokerMetrics,
+    recompressor::Recompressor,
     record_walker::RecordWalker,
     replica_manager::ReplicaManager,
+    retention::{Retention, RetentionTimer},
     topic_config::topic_defaults,
 };
 
@@ -48,6 +50,8 @@ pub struct Broker {
     pub(crate) walker: RecordWalker,
     pub(crate) raft: RaftHandle,
     pub(crate) fetch_sessions: FetchSessions,
+    pub(crate) recompressor: Recompressor,
+    _retention: RetentionTimer,
     /// The metadata thread.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -123,6 +127,7 @@ impl Broker {
         } = parts;
         let metrics = Arc::new(metrics);
         let walker = RecordWalker::start().map_err(StartError::Thread)?;
+        let recompressor = Recompressor::start().map_err(StartError::Thread)?;
         let hosted = (wal.clone(), Arc::clone(&clock), Arc::clone(&metrics));
         let replicas = ReplicaManager::new(identity.node_id, hosted.0, hosted.1, hosted.2);
         let (replicas, image) = (Arc::new(replicas), Arc::new(ArcSwap::default()));
@@ -144,6 +149,14 @@ impl Broker {
             ready,
         })?;
         registered.recv().unwrap_or(Err(MetadataLoopError::Stopped))?;
+        let retention = Retention {
+            wal: wal.clone(),
+            replicas: Arc::clone(&replicas),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+        };
+        let interval = settings.broker.log_retention_check_interval_ms;
+        let retention = retention.start(interval).map_err(StartError::Thread)?;
         let controller = ControllerHandle::new(commands);
         let thread = Mutex::new(Some(thread));
         let absent = Absent::default();
@@ -162,6 +175,8 @@ impl Broker {
             walker,
             raft,
             fetch_sessions,
+            recompressor,
+            _retention: retention,
             thread,
         }))
     }

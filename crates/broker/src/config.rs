@@ -62,6 +62,48 @@ settings! {
         /// Reported only: every acknowledged record is on disk, whatever this says.
         log_flush_interval_ms: i64 = "log.flush.interval.ms",
             Kind::Long { min: 0, max: i64::MAX }, "9223372036854775807", dynamic;
+        /// Milliseconds that records are kept; -1 means for ever. Wins over the minutes and hours.
+        log_retention_ms: i64 = "log.retention.ms",
+            Kind::Long { min: -1, max: i64::MAX }, "604800000", dynamic;
+        /// Minutes that records are kept; -1 means for ever. Wins over the hours.
+        log_retention_minutes: i32 = "log.retention.minutes",
+            Kind::Int { min: -1, max: INT_MAX }, "10080", dynamic;
+        /// Hours that records are kept; -1 means for ever.
+        log_retention_hours: i32 = "log.retention.hours",
+            Kind::Int { min: -1, max: INT_MAX }, "168", dynamic;
+        /// Bytes of each partition that are kept; -1 means all.
+        log_retention_bytes: i64 = "log.retention.bytes",
+            Kind::Long { min: -1, max: i64::MAX }, "-1", dynamic;
+        /// Milliseconds between two searches for records that need not be kept any more.
+        log_retention_check_interval_ms: i64 = "log.retention.check.interval.ms",
+            Kind::Long { min: 1, max: i64::MAX }, "300000";
+        /// Milliseconds between a segment's removal from the log and the deletion of its files.
+        log_segment_delete_delay_ms: i64 = "log.segment.delete.delay.ms",
+            Kind::Long { min: 0, max: i64::MAX }, "60000", dynamic;
+        /// Milliseconds of records after which the next segment is started. Wins over the hours.
+        log_roll_ms: i64 = "log.roll.ms",
+            Kind::Long { min: 1, max: i64::MAX }, "604800000", dynamic;
+        /// Hours of records after which the next segment is started.
+        log_roll_hours: i32 = "log.roll.hours", Kind::Int { min: 1, max: INT_MAX }, "168", dynamic;
+        /// Milliseconds by which segments' starts are spread at random. Wins over the hours.
+        log_roll_jitter_ms: i64 = "log.roll.jitter.ms",
+            Kind::Long { min: 0, max: i64::MAX }, "0", dynamic;
+        /// Hours by which segments' starts are spread at random.
+        log_roll_jitter_hours: i32 = "log.roll.jitter.hours",
+            Kind::Int { min: 0, max: INT_MAX }, "0", dynamic;
+        /// The codec that batches are stored in; `producer` keeps what the producer chose.
+        compression_type: String = "compression.type",
+            Kind::Choice(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
+            "producer", dynamic;
+        /// How gzip compresses, where the broker compresses.
+        compression_gzip_level: i32 =
+            "compression.gzip.level", Kind::Int { min: -1, max: 9 }, "-1", dynamic;
+        /// Reported only: lz4 always compresses at its fastest level.
+        compression_lz4_level: i32 =
+            "compression.lz4.level", Kind::Int { min: 1, max: 17 }, "9", dynamic;
+        /// How zstd compresses, where the broker compresses.
+        compression_zstd_level: i32 =
+            "compression.zstd.level", Kind::Int { min: -131_072, max: 22 }, "3", dynamic;
         /// Whether records keep their producer's timestamp or get the broker's.
         log_message_timestamp_type: String = "log.message.timestamp.type",
             Kind::Choice(&["CreateTime", "LogAppendTime"]), "CreateTime", dynamic;

@@ -7,7 +7,7 @@ use tidelog_types::{
     topic_settings::{Support, TopicSettings},
 };
 
-use crate::{config::NodeSettings, topic_config::broker_synonym};
+use crate::{config::NodeSettings, topic_config::broker_synonyms};
 
 /// The heading of both tables.
 const COLUMNS: &str = "| key | default | accepts | what it does |\n|---|---|---|---|\n";
@@ -27,14 +27,24 @@ pub fn tables() -> String {
     text.push_str(COLUMNS);
     for property in TopicSettings::PROPERTIES {
         let support = TopicSettings::support(property.key).expect("every setting has a support");
-        let note = match (support, broker_synonym(property.key)) {
-            (Support::NotYet(reason), _) => format!("{} Refused: {reason}.", property.doc),
-            (_, Some(key)) => format!("{} Default from `{key}`.", property.doc),
-            (Support::Honoured | Support::Accepted, None) => property.doc.to_owned(),
-        };
+        let mut note = property.doc.to_owned();
+        match support {
+            Support::NotYet(reason) => append(&mut note, "Only the default", reason),
+            Support::Accepted(reason) => append(&mut note, "Without effect", reason),
+            Support::Honoured => {}
+        }
+        let keys = broker_synonyms(property.key).iter().map(|synonym| format!("`{}`", synonym.key));
+        let keys: Vec<String> = keys.collect();
+        if !keys.is_empty() {
+            note.push_str(&format!(" Default from {}.", keys.join(", else ")));
+        }
         row(&mut text, property, &note);
     }
     text
+}
+
+fn append(note: &mut String, what: &str, reason: &str) {
+    note.push_str(&format!(" {what}: {reason}."));
 }
 
 fn row(text: &mut String, property: &Property, doc: &str) {

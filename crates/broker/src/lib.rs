@@ -26,9 +26,11 @@ pub mod metrics;
 pub mod partition;
 mod partition_state;
 mod pending;
+mod recompressor;
 mod record_walker;
 pub mod replica_manager;
 mod request_context;
+mod retention;
 pub mod topic_config;
 pub mod waits;
 

@@ -3,7 +3,8 @@
 use std::{sync::OnceLock, time::Duration};
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 use tidelog_protocol::{ApiKey, api_versions::TABLE};
 use tidelog_types::ErrorCode;
@@ -24,6 +25,8 @@ pub struct BrokerMetrics {
     pub produce_records: IntCounter,
     /// Batches that a producer had sent before and that were answered without an append.
     pub produce_duplicates: IntCounter,
+    /// Batches that were stored in another codec than they were sent in.
+    pub produce_recompressed: IntCounter,
     /// Bytes of batches sent to consumers.
     pub fetch_bytes: IntCounter,
     /// Partitions that fetches looked at, each time that one did.
@@ -40,6 +43,10 @@ pub struct BrokerMetrics {
     pub topics: IntGauge,
     /// Whether this broker is the metadata leader.
     pub is_controller: IntGauge,
+    /// Bytes of all logs that this broker leads.
+    pub log_size: IntGauge,
+    /// Bytes of the largest logs, by topic and partition.
+    pub largest_logs: IntGaugeVec,
     /// Logs on disk of topics that the metadata does not know.
     pub stray_logs_removed: IntCounter,
 }
@@ -72,6 +79,10 @@ impl BrokerMetrics {
                 "tidelog_produce_duplicate_batches_total",
                 "Batches that were answered as before, because they had been appended already.",
             )?,
+            produce_recompressed: counter(
+                "tidelog_produce_recompressed_batches_total",
+                "Batches stored in their topic's codec instead of their producer's.",
+            )?,
             fetch_bytes: counter(
                 "tidelog_fetch_bytes_total",
                 "Bytes of record batches sent to consumers.",
@@ -94,6 +105,21 @@ impl BrokerMetrics {
             is_controller: gauge(
                 "tidelog_controller_active",
                 "1 while this broker is the metadata leader.",
+            )?,
+            log_size: gauge(
+                "tidelog_log_size_bytes",
+                "Bytes of all logs led here, when old records were last searched for.",
+            )?,
+            largest_logs: register(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "tidelog_log_largest_bytes",
+                        "Bytes of each of the 50 largest logs led here, when old records were last \
+                         searched for.",
+                    ),
+                    &["topic", "partition"],
+                )?,
             )?,
             stray_logs_removed: counter(
                 "tidelog_stray_logs_removed_total",

@@ -222,7 +222,9 @@ impl Partition {
     pub fn lead(&self, me: BrokerId, leadership: &Leadership) {
         let mut state = self.shared.lock();
         if state.leader.as_ref().is_some_and(|l| l.leader_epoch() == leadership.leader_epoch) {
-            return;
+            let wakes = state.set_min_isr(leadership);
+            drop(state);
+            return wakes.tell(ErrorCode::None);
         }
         let failed = state.step_down();
         let durable_end_offset = self.log.durable_end_offset().min(state.log_end_offset);
@@ -320,9 +322,8 @@ impl Partition {
             return Err(DeleteRecordsError::OffsetOutOfRange { offset, high_watermark });
         }
         let log_start_offset = offset.max(self.log.log_start_offset());
-        state.leader_epochs.truncate_from_start(log_start_offset);
         self.log.advance_log_start(log_start_offset, done);
-        let wakes = state.on_storage_changed();
+        let wakes = state.on_log_start(log_start_offset);
         drop(state);
         wakes.tell(ErrorCode::None);
         Ok(())
@@ -415,11 +416,6 @@ impl LogObserver for Shared {
         wakes.tell(ErrorCode::None);
     }
 
-    fn on_storage_changed(&self) {
-        let wakes = self.lock().on_storage_changed();
-        wakes.tell(ErrorCode::None);
-    }
-
     fn high_watermark(&self) -> Offset {
         self.lock().high_watermark
     }
@@ -434,6 +430,11 @@ impl LogObserver for Shared {
         let tag = state.included_end_offset;
         let bytes = partition_snapshot::encode(&state.producers, &state.leader_epochs);
         Some(Snapshot { tag, bytes })
+    }
+
+    fn on_log_start(&self, log_start: Offset) {
+        let wakes = self.lock().on_log_start(log_start);
+        wakes.tell(ErrorCode::None);
     }
 }
 
@@ -536,10 +537,21 @@ impl State {
     fn on_durable(&mut self, durable_end: Offset) -> Wakes {
         let Some(leader) = self.leader.as_mut() else { return Wakes::default() };
         let risen = leader.on_durable(durable_end);
-        let mut done = self.purgatory.durable.complete_up_to(durable_end);
-        let Some(high_watermark) = risen else { return Wakes { done, ..Wakes::default() } };
+        let mut wakes = self.on_readable(risen);
+        wakes.done.extend(self.purgatory.durable.complete_up_to(durable_end));
+        wakes
+    }
+
+    fn set_min_isr(&mut self, to: &Leadership) -> Wakes {
+        let set = |leader: &mut Leader| leader.set_min_isr(to.min_insync_replicas, to.replicas);
+        let risen = self.leader.as_mut().and_then(set);
+        self.on_readable(risen)
+    }
+
+    fn on_readable(&mut self, risen: Option<Offset>) -> Wakes {
+        let Some(high_watermark) = risen else { return Wakes::default() };
         self.high_watermark = high_watermark;
-        done.append(&mut self.purgatory.replicated.complete_up_to(high_watermark));
+        let done = self.purgatory.replicated.complete_up_to(high_watermark);
         // Batches of an earlier leadership are not counted, but there they are.
         let bytes = self.take_readable(high_watermark).max(1);
         // Nobody may be told of the batches by another way before a session knows of them.
@@ -548,10 +560,11 @@ impl State {
         Wakes { done, fetches }
     }
 
-    fn on_storage_changed(&mut self) -> Wakes {
+    fn on_log_start(&mut self, log_start: Offset) -> Wakes {
+        self.leader_epochs.truncate_from_start(log_start);
         let fetches: Vec<FetchWaiter> = self.purgatory.fetches.iter().cloned().collect();
         fetches.iter().for_each(FetchWaiter::on_change);
-        Wakes { done: Vec::new(), fetches }
+        Wakes { fetches, ..Wakes::default() }
     }
 
     /// Bytes of the batches that the high watermark has passed.

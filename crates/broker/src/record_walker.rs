@@ -8,6 +8,17 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 /// Batches that may wait to be opened. A connection asks for one at a time.
 const WALKS_MAX: usize = 1024;
 
+/// How much larger than the topic's largest batch one may become while its records are open.
+pub(crate) const OPENED_FACTOR: usize = 16;
+/// Bytes that no compressed batch may exceed then.
+pub(crate) const OPENED_BYTES_MAX: usize = 64 << 20;
+
+/// What a compressed batch may become. Producers count a batch's size before they compress it, so
+/// that honest ones stay far below.
+pub(crate) fn opened_bytes_max(message_bytes_max: u32) -> usize {
+    OPENED_BYTES_MAX.min((message_bytes_max as usize).saturating_mul(OPENED_FACTOR))
+}
+
 type Walk = Box<dyn FnOnce() + Send>;
 
 /// The way to the thread, which ends with the last of these.

@@ -2,7 +2,7 @@
 //!
 //! One writer, the metadata thread; readers load an immutable, structurally shared map.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::{ArcSwap, Guard};
 use tidelog_protocol::TopicRef;
@@ -166,6 +166,20 @@ impl Topic {
     }
 }
 
+/// What of a topic's settings the log itself honours.
+fn log_settings(settings: &TopicSettings) -> LogSettings {
+    let milliseconds = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+    LogSettings {
+        segment_bytes: u64::from(settings.segment_bytes),
+        segment_ms: settings.segment_ms,
+        segment_jitter_ms: settings.segment_jitter_ms,
+        index_interval_bytes: u32::try_from(settings.index_interval_bytes).unwrap_or(0),
+        retention_ms: settings.retention_ms,
+        retention_bytes: settings.retention_bytes,
+        file_delete_delay: milliseconds(settings.file_delete_delay_ms),
+    }
+}
+
 /// Opens, leads and removes partitions as metadata says.
 pub struct ReplicaManager {
     me: BrokerId,
@@ -230,7 +244,7 @@ impl ReplicaManager {
         recovered: &mut dyn FnMut(TopicIdPartition) -> Option<RecoveredPartition>,
     ) -> Topic {
         let TopicSpec { id, name, settings, partitions } = spec;
-        let log_settings = LogSettings { segment_bytes: u64::from(settings.segment_bytes) };
+        let log_settings = log_settings(&settings);
         let mut hosted = Vec::with_capacity(partitions.len());
         for (index, leadership) in partitions.into_iter().enumerate() {
             let before = before.and_then(|topic| topic.hosted(index));

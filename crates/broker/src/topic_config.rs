@@ -4,35 +4,84 @@ use tidelog_types::topic_settings::TopicSettings;
 
 use crate::config::NodeSettings;
 
-/// Topic settings whose default is a broker's setting, and that setting's key.
-const SYNONYMS: &[(&str, &str)] = &[
-    ("flush.messages", "log.flush.interval.messages"),
-    ("flush.ms", "log.flush.interval.ms"),
-    ("index.interval.bytes", "log.index.interval.bytes"),
-    ("max.message.bytes", "message.max.bytes"),
-    ("message.timestamp.after.max.ms", "log.message.timestamp.after.max.ms"),
-    ("message.timestamp.before.max.ms", "log.message.timestamp.before.max.ms"),
-    ("message.timestamp.type", "log.message.timestamp.type"),
-    ("min.insync.replicas", "min.insync.replicas"),
-    ("segment.bytes", "log.segment.bytes"),
+/// A broker's setting that a topic's default comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Synonym {
+    /// The broker's key.
+    pub key: &'static str,
+    /// How many of the topic setting's units one of the broker's is; 1 where they are the same,
+    /// and where the setting is no number.
+    factor: i64,
+}
+
+const fn same(key: &'static str) -> Synonym {
+    Synonym { key, factor: 1 }
+}
+
+const fn minutes(key: &'static str) -> Synonym {
+    Synonym { key, factor: 60_000 }
+}
+
+const fn hours(key: &'static str) -> Synonym {
+    Synonym { key, factor: 3_600_000 }
+}
+
+/// Topic settings whose defaults are settings of the broker. The first that the operator set holds.
+const SYNONYMS: &[(&str, &[Synonym])] = &[
+    ("compression.gzip.level", &[same("compression.gzip.level")]),
+    ("compression.lz4.level", &[same("compression.lz4.level")]),
+    ("compression.type", &[same("compression.type")]),
+    ("compression.zstd.level", &[same("compression.zstd.level")]),
+    ("file.delete.delay.ms", &[same("log.segment.delete.delay.ms")]),
+    ("flush.messages", &[same("log.flush.interval.messages")]),
+    ("flush.ms", &[same("log.flush.interval.ms")]),
+    ("index.interval.bytes", &[same("log.index.interval.bytes")]),
+    ("max.message.bytes", &[same("message.max.bytes")]),
+    ("message.timestamp.after.max.ms", &[same("log.message.timestamp.after.max.ms")]),
+    ("message.timestamp.before.max.ms", &[same("log.message.timestamp.before.max.ms")]),
+    ("message.timestamp.type", &[same("log.message.timestamp.type")]),
+    ("min.insync.replicas", &[same("min.insync.replicas")]),
+    ("retention.bytes", &[same("log.retention.bytes")]),
+    (
+        "retention.ms",
+        &[same("log.retention.ms"), minutes("log.retention.minutes"), hours("log.retention.hours")],
+    ),
+    ("segment.bytes", &[same("log.segment.bytes")]),
+    ("segment.jitter.ms", &[same("log.roll.jitter.ms"), hours("log.roll.jitter.hours")]),
+    ("segment.ms", &[same("log.roll.ms"), hours("log.roll.hours")]),
 ];
 
-/// The broker's key for a topic's default, where there is one.
+/// The broker's settings that a topic's default comes from, the one that wins first; none where it
+/// is a constant.
 #[must_use]
-pub fn broker_synonym(topic_key: &str) -> Option<&'static str> {
-    SYNONYMS.iter().find(|(key, _)| *key == topic_key).map(|(_, synonym)| *synonym)
+pub fn broker_synonyms(topic_key: &str) -> &'static [Synonym] {
+    let found = SYNONYMS.iter().find(|(key, _)| *key == topic_key);
+    found.map_or(&[], |(_, synonyms)| synonyms)
 }
 
 /// What holds for a topic that was given no settings.
 #[must_use]
 pub fn topic_defaults(settings: &NodeSettings) -> TopicSettings {
     let mut defaults = TopicSettings::default();
-    for (key, synonym) in SYNONYMS {
-        let value = settings.get(synonym).expect("a synonym is a setting of the broker");
-        let taken = defaults.set(key, &value);
+    for (key, synonyms) in SYNONYMS {
+        let explicit = synonyms.iter().find(|synonym| settings.is_explicit(synonym.key));
+        let Some(synonym) = explicit else { continue };
+        let value = settings.get(synonym.key).expect("a synonym is a setting of the broker");
+        let taken = defaults.set(key, &synonym.in_topic_units(&value));
         assert!(taken.is_ok(), "a broker's setting allows no more than the topic's");
     }
     defaults
+}
+
+impl Synonym {
+    /// The broker's value as the topic's setting has it. What is negative means the same in every
+    /// unit.
+    fn in_topic_units(self, value: &str) -> String {
+        match value.parse::<i64>() {
+            Ok(number) if number > 0 => number.saturating_mul(self.factor).to_string(),
+            Ok(_) | Err(_) => value.to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -49,13 +98,33 @@ mod tests {
     }
 
     #[test]
-    fn a_synonym_has_the_bounds_of_its_setting() {
-        for (key, synonym) in SYNONYMS {
+    fn the_first_that_is_set_wins_in_its_own_unit() {
+        for (set, retention_ms) in [
+            (&[][..], 604_800_000),
+            (&[("log.retention.hours", "2")], 7_200_000),
+            (&[("log.retention.hours", "2"), ("log.retention.minutes", "3")], 180_000),
+            (&[("log.retention.ms", "7"), ("log.retention.minutes", "3")], 7),
+            (&[("log.retention.hours", "-1")], -1),
+        ] {
+            let mut settings = NodeSettings::default();
+            set.iter().for_each(|(key, value)| settings.set(key, value).expect("lawful"));
+            assert_eq!(topic_defaults(&settings).retention_ms, retention_ms, "{set:?}");
+        }
+    }
+
+    #[test]
+    fn a_synonym_has_the_bounds_and_the_default_of_its_setting() {
+        for (key, synonyms) in SYNONYMS {
             let topic = TopicSettings::property(key).expect("a topic's setting");
-            let broker = BrokerSettings::PROPERTIES.iter().find(|p| p.key == *synonym);
-            let broker = broker.expect("a broker's setting");
-            assert_eq!((topic.kind, topic.default), (broker.kind, broker.default), "{key}");
-            assert!(broker.dynamic, "{synonym} changes with its topics while the broker runs");
+            for synonym in *synonyms {
+                let broker = BrokerSettings::PROPERTIES.iter().find(|p| p.key == synonym.key);
+                let broker = broker.expect("a broker's setting");
+                assert_eq!(synonym.in_topic_units(broker.default), topic.default, "{synonym:?}");
+                assert!(broker.dynamic, "{synonym:?} changes with its topics at run time");
+                if synonym.factor == 1 {
+                    assert_eq!(broker.kind, topic.kind, "{synonym:?}");
+                }
+            }
         }
     }
 }

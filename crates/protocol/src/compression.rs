@@ -1,8 +1,9 @@
-//! Opens compressed records, up to a limit: 36 KB of zstd can become 1 GB.
+//! Opens compressed records, up to a limit (36 KB of zstd can become 1 GB), and compresses them.
 
 use std::io::{Read, Write as _};
 
 use bytes::Bytes;
+use lz4_flex::frame::{BlockSize, FrameEncoder, FrameInfo};
 use tidelog_types::Compression;
 
 /// How snappy-java begins its own framing: a magic and two version numbers.
@@ -64,24 +65,36 @@ pub fn decompress(
 /// Compresses records as producers do, snappy without snappy-java's framing.
 #[must_use]
 pub fn compress(codec: Compression, records: &[u8]) -> Vec<u8> {
+    compress_at(codec, None, records)
+}
+
+/// Compresses records with a codec that tries as hard as `level` says, where it has levels.
+///
+/// # Panics
+/// For a level of gzip outside 0 to 9.
+#[must_use]
+pub fn compress_at(codec: Compression, level: Option<i32>, records: &[u8]) -> Vec<u8> {
     let into_memory = "compressing into memory cannot fail";
     match codec {
         Compression::None => records.to_vec(),
         Compression::Gzip => {
-            let level = flate2::Compression::default();
+            let level = level.map(|level| u32::try_from(level).expect("gzip counts from 0"));
+            let level = level.map_or_else(flate2::Compression::default, flate2::Compression::new);
             let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
             encoder.write_all(records).expect(into_memory);
             encoder.finish().expect(into_memory)
         }
         Compression::Snappy => snap::raw::Encoder::new().compress_vec(records).expect(into_memory),
         Compression::Lz4 => {
-            let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+            // As Kafka's clients do: a consumer's buffer is as large as a block.
+            let blocks = FrameInfo::new().block_size(BlockSize::Max64KB);
+            let mut encoder = FrameEncoder::with_frame_info(blocks, Vec::new());
             encoder.write_all(records).expect(into_memory);
             encoder.finish().expect(into_memory)
         }
         Compression::Zstd => {
-            let default_level = 0;
-            zstd::stream::encode_all(records, default_level).expect(into_memory)
+            let level = level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL);
+            zstd::stream::encode_all(records, level).expect(into_memory)
         }
     }
 }

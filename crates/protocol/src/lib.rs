@@ -18,6 +18,7 @@ pub mod header;
 pub mod leader_hint;
 pub mod outgoing;
 pub mod produce;
+pub mod recompression;
 pub mod record_batch;
 pub mod records;
 pub mod request;

@@ -135,6 +135,20 @@ pub enum BatchError {
         /// The latest allowed.
         latest_ms: i64,
     },
+    /// Opened, its records take more than is allowed: a bomb, or a batch to be split.
+    #[error("the batch's records take more than {bytes_max} bytes uncompressed")]
+    OpenedTooLarge {
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// A record is not where its place in the batch says.
+    #[error("a record has offset delta {delta}, expected {expected}")]
+    OffsetDelta {
+        /// As the record says.
+        delta: i64,
+        /// How many records stand in front of it.
+        expected: i64,
+    },
     /// A rule made us open the records, and they are not what the header says.
     #[error(transparent)]
     Records(#[from] RecordsError),
@@ -152,10 +166,13 @@ impl BatchError {
             | BatchError::Count { .. }
             | BatchError::Control
             | BatchError::Sequence { .. }
+            | BatchError::OffsetDelta { .. }
             | BatchError::Records(_) => ErrorCode::InvalidRecord,
             BatchError::LengthTooSmall { .. } | BatchError::Crc { .. } => ErrorCode::CorruptMessage,
             BatchError::Compression { .. } => ErrorCode::UnsupportedCompressionType,
-            BatchError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+            BatchError::TooLarge { .. } | BatchError::OpenedTooLarge { .. } => {
+                ErrorCode::MessageTooLarge
+            }
             BatchError::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
             BatchError::TimestampType | BatchError::Timestamp { .. } => ErrorCode::InvalidTimestamp,
         }
@@ -225,7 +242,7 @@ fn check_compression(facts: &BatchHeader, rules: &BatchRules) -> Result<(), Batc
     Err(BatchError::Compression { codec: facts.attributes & 0b111, produce_version })
 }
 
-fn check_size(bytes: u64, rules: &BatchRules) -> Result<(), BatchError> {
+pub(crate) fn check_size(bytes: u64, rules: &BatchRules) -> Result<(), BatchError> {
     if bytes > rules.batch_bytes_max {
         return Err(BatchError::TooLarge { bytes, bytes_max: rules.batch_bytes_max });
     }
@@ -313,13 +330,13 @@ fn patch_timestamps(entry: &mut Entry, attributes: i16, max_timestamp: i64) {
 }
 
 /// The timestamps that a topic allows now.
-struct Window {
+pub(crate) struct Window {
     earliest_ms: i64,
     latest_ms: i64,
 }
 
 impl Window {
-    fn around(rules: &BatchRules) -> Window {
+    pub(crate) fn around(rules: &BatchRules) -> Window {
         Window {
             earliest_ms: rules.now_ms.saturating_sub(rules.timestamp_before_max_ms),
             latest_ms: rules.now_ms.saturating_add(rules.timestamp_after_max_ms),
@@ -327,7 +344,7 @@ impl Window {
     }
 
     /// A record without a timestamp is neither early nor late.
-    fn check(&self, timestamp_ms: i64) -> Result<(), BatchError> {
+    pub(crate) fn check(&self, timestamp_ms: i64) -> Result<(), BatchError> {
         let Window { earliest_ms, latest_ms } = *self;
         if timestamp_ms == NO_TIMESTAMP || (earliest_ms..=latest_ms).contains(&timestamp_ms) {
             return Ok(());

@@ -57,6 +57,12 @@ impl Records {
         Ok(Records { header, opened, position: 0, left: header.records_count })
     }
 
+    /// All records' bytes, as they are without compression.
+    #[must_use]
+    pub fn into_opened(self) -> Bytes {
+        self.opened
+    }
+
     fn read(&mut self) -> Result<RecordFacts, Malformed> {
         assert!(self.position <= self.opened.len(), "a walk stays within its records");
         let mut reader = Reader::new(&self.opened[self.position..]);

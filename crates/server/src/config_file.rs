@@ -223,9 +223,8 @@ mod tests {
                 "node.toml: num.partitions = \"3.5\": expected a whole number from 1 to PARTITIONS",
             ),
             (
-                "\"log.retention.hours\" = 3",
-                "node.toml: \"log.retention.hours\" is not honoured: records are not deleted by \
-                 age or size yet",
+                "\"log.cleaner.threads\" = 3",
+                "node.toml: \"log.cleaner.threads\" is not honoured: logs are not compacted yet",
             ),
             (
                 "\"log.dirs\" = \"/a,/b\"",

@@ -2,7 +2,6 @@
 
 use tidelog_types::topic_settings::{Support, TopicSettings};
 
-const NO_RETENTION: &str = "records are not deleted by age or size yet";
 const NO_COMPACTION: &str = "logs are not compacted yet";
 const NO_GROUPS: &str = "there are no consumer groups yet";
 const NO_TRANSACTIONS: &str = "there are no transactions yet";
@@ -12,11 +11,8 @@ const NO_POOLS: &str = "threads follow from the number of cores";
 
 /// How Kafka's keys begin, and why none of them is a setting here.
 const KAFKA: &[(&str, &str)] = &[
-    ("log.retention.", NO_RETENTION),
     ("log.cleaner.", NO_COMPACTION),
     ("log.cleanup.policy", NO_COMPACTION),
-    ("log.roll.", "only log.segment.bytes starts a new segment yet"),
-    ("compression.type", "batches are stored as the producer compressed them"),
     ("offsets.", NO_GROUPS),
     ("group.", NO_GROUPS),
     ("transaction.", NO_TRANSACTIONS),
@@ -42,8 +38,8 @@ const KAFKA: &[(&str, &str)] = &[
 pub fn explain(key: &str) -> Option<String> {
     if let Some(support) = TopicSettings::support(key) {
         let why_not = match support {
-            Support::Honoured | Support::Accepted => String::new(),
-            Support::NotYet(reason) => format!(", and not honoured: {reason}"),
+            Support::Honoured | Support::Accepted(_) => String::new(),
+            Support::NotYet(reason) => format!(", and only its default is honoured: {reason}"),
         };
         return Some(format!("a topic's setting, given when it is created{why_not}"));
     }
@@ -59,13 +55,14 @@ mod tests {
 
     #[test]
     fn kafkas_keys_are_explained_and_others_are_not() {
-        let retention = "records are not deleted by age or size yet";
+        let compaction = "logs are not compacted yet";
         for (key, expected) in [
-            ("log.retention.hours", Some(format!("not honoured: {retention}"))),
+            ("log.cleaner.threads", Some(format!("not honoured: {compaction}"))),
             (
-                "retention.ms",
+                "min.compaction.lag.ms",
                 Some(format!(
-                    "a topic's setting, given when it is created, and not honoured: {retention}"
+                    "a topic's setting, given when it is created, and only its default is \
+                     honoured: {compaction}"
                 )),
             ),
             ("segment.bytes", Some("a topic's setting, given when it is created".to_owned())),

@@ -30,10 +30,13 @@ pub fn text() -> String {
         line(&mut text, format_args!("#\n# {key} = {}", property.default));
         line(&mut text, format_args!("#     {}", property.doc));
         match TopicSettings::support(key).expect("every setting has a support") {
-            Support::NotYet(reason) => line(&mut text, format_args!("#     Refused: {reason}.")),
-            Support::Honoured | Support::Accepted => {
-                line(&mut text, format_args!("#     Accepts: {expected}."));
+            Support::NotYet(reason) => {
+                line(&mut text, format_args!("#     Accepts: only the default; {reason}."));
             }
+            Support::Accepted(reason) => {
+                line(&mut text, format_args!("#     Accepts: {expected}. No effect: {reason}."));
+            }
+            Support::Honoured => line(&mut text, format_args!("#     Accepts: {expected}.")),
         }
     }
     text

@@ -1,6 +1,7 @@
 //! A topic's settings: Kafka's keys and defaults, and which of them this release honours.
 
 use crate::{
+    Compression,
     property::{Kind, Property, PropertyError, nearest},
     settings,
 };
@@ -113,35 +114,31 @@ settings! {
 pub enum Support {
     /// It does what Kafka does.
     Honoured,
-    /// It is stored and reported, and changes nothing, for a reason that costs nobody anything.
-    Accepted,
-    /// It must not be set: this is what it would need.
+    /// It is stored and reported and changes nothing, which costs nobody anything: this is why.
+    Accepted(&'static str),
+    /// Only its default may be set: anything else would need this.
     NotYet(&'static str),
 }
 
-const RETENTION: Support = Support::NotYet("records are not deleted by age or size yet");
+const FLUSHED: Support = Support::Accepted("every acknowledged record is on disk anyway");
 const COMPACTION: Support = Support::NotYet("logs are not compacted yet");
-const RECOMPRESSION: Support =
-    Support::NotYet("batches are stored as the producer compressed them");
 const TIERING: Support = Support::NotYet("segments are not moved to a tier yet");
 const THROTTLING: Support = Support::NotYet("replication is not throttled yet");
-const SEGMENT_FORM: Support = Support::NotYet("only segment.bytes starts a new segment yet");
-const INDEX_FORM: Support = Support::NotYet("indexes have one size for all topics");
 
 /// What this release does with each key.
 const SUPPORT: &[(&str, Support)] = &[
     ("cleanup.policy", COMPACTION),
-    ("compression.gzip.level", RECOMPRESSION),
-    ("compression.lz4.level", RECOMPRESSION),
-    ("compression.type", RECOMPRESSION),
-    ("compression.zstd.level", RECOMPRESSION),
+    ("compression.gzip.level", Support::Honoured),
+    ("compression.lz4.level", Support::Accepted("lz4 always compresses at its fastest level")),
+    ("compression.type", Support::Honoured),
+    ("compression.zstd.level", Support::Honoured),
     ("delete.retention.ms", COMPACTION),
     ("errors.deadletterqueue.group.enable", Support::NotYet("there are no share groups yet")),
-    ("file.delete.delay.ms", RETENTION),
-    ("flush.messages", Support::Accepted),
-    ("flush.ms", Support::Accepted),
+    ("file.delete.delay.ms", Support::Honoured),
+    ("flush.messages", FLUSHED),
+    ("flush.ms", FLUSHED),
     ("follower.replication.throttled.replicas", THROTTLING),
-    ("index.interval.bytes", INDEX_FORM),
+    ("index.interval.bytes", Support::Honoured),
     ("leader.replication.throttled.replicas", THROTTLING),
     ("local.retention.bytes", TIERING),
     ("local.retention.ms", TIERING),
@@ -153,18 +150,18 @@ const SUPPORT: &[(&str, Support)] = &[
     ("min.cleanable.dirty.ratio", COMPACTION),
     ("min.compaction.lag.ms", COMPACTION),
     ("min.insync.replicas", Support::Honoured),
-    ("preallocate", Support::NotYet("segment files are never preallocated")),
+    ("preallocate", Support::Accepted("segments are written in large pieces, past the page cache")),
     ("remote.copy.lag.bytes", TIERING),
     ("remote.copy.lag.ms", TIERING),
     ("remote.log.copy.disable", TIERING),
     ("remote.log.delete.on.disable", TIERING),
     ("remote.storage.enable", TIERING),
-    ("retention.bytes", RETENTION),
-    ("retention.ms", RETENTION),
+    ("retention.bytes", Support::Honoured),
+    ("retention.ms", Support::Honoured),
     ("segment.bytes", Support::Honoured),
-    ("segment.index.bytes", INDEX_FORM),
-    ("segment.jitter.ms", SEGMENT_FORM),
-    ("segment.ms", SEGMENT_FORM),
+    ("segment.index.bytes", Support::Accepted("an index grows with its segment and has no bound")),
+    ("segment.jitter.ms", Support::Honoured),
+    ("segment.ms", Support::Honoured),
     ("unclean.leader.election.enable", Support::NotYet("only replicas in sync are elected yet")),
 ];
 
@@ -175,10 +172,14 @@ pub enum TopicSettingError {
     #[error(transparent)]
     Property(#[from] PropertyError),
     /// Kafka has the setting; this release cannot honour it, so it must not seem to.
-    #[error("{key} is not honoured: {reason}; leave it unset")]
+    #[error("{key} = {value:?} is not honoured: {reason}; only {default:?}, the default, is")]
     NotHonouredYet {
         /// The setting.
         key: &'static str,
+        /// As written.
+        value: String,
+        /// The value that may be set.
+        default: &'static str,
         /// What is missing.
         reason: &'static str,
     },
@@ -197,7 +198,8 @@ impl TopicSettings {
         TopicSettings::PROPERTIES.iter().find(|property| property.key == key)
     }
 
-    /// Whether a topic may be given this value.
+    /// Whether a topic may be given this value. Every default may be set: it asks for nothing that
+    /// is not there, and tools copy it.
     ///
     /// # Errors
     /// For an unknown key, a value that does not fit, and a setting that is not honoured yet.
@@ -208,9 +210,12 @@ impl TopicSettings {
         };
         property.check(value)?;
         match TopicSettings::support(key).expect("every key is in both tables") {
-            Support::Honoured | Support::Accepted => Ok(()),
+            Support::Honoured | Support::Accepted(_) => Ok(()),
+            Support::NotYet(_) if value == property.default => Ok(()),
             Support::NotYet(reason) => {
-                Err(TopicSettingError::NotHonouredYet { key: property.key, reason })
+                let Property { key, default, .. } = *property;
+                let value = value.to_owned();
+                Err(TopicSettingError::NotHonouredYet { key, value, default, reason })
             }
         }
     }
@@ -228,6 +233,32 @@ impl TopicSettings {
             settings.set(key, value)?;
         }
         Ok(settings)
+    }
+
+    /// The codec that every batch is stored in; `None` keeps what its producer chose.
+    #[must_use]
+    pub fn codec(&self) -> Option<Compression> {
+        match self.compression_type.as_str() {
+            "uncompressed" => Some(Compression::None),
+            "gzip" => Some(Compression::Gzip),
+            "snappy" => Some(Compression::Snappy),
+            "lz4" => Some(Compression::Lz4),
+            "zstd" => Some(Compression::Zstd),
+            kept => {
+                assert_eq!(kept, "producer", "a setting has one of the values it is checked for");
+                None
+            }
+        }
+    }
+
+    /// How hard that codec tries, as it counts itself; `None` is its own default.
+    #[must_use]
+    pub fn compression_level(&self) -> Option<i32> {
+        match self.codec()? {
+            Compression::Gzip => Some(self.compression_gzip_level).filter(|level| *level >= 0),
+            Compression::Zstd => Some(self.compression_zstd_level),
+            Compression::None | Compression::Snappy | Compression::Lz4 => None,
+        }
     }
 
     /// Whether the broker's clock stamps records.
@@ -259,6 +290,25 @@ mod tests {
     }
 
     #[test]
+    fn every_default_may_be_set_honoured_or_not() {
+        for property in TopicSettings::PROPERTIES {
+            assert_eq!(TopicSettings::check(property.key, property.default), Ok(()));
+        }
+    }
+
+    #[test]
+    fn every_compression_type_names_a_codec_or_none() {
+        let codecs = ["uncompressed", "gzip", "snappy", "lz4", "zstd", "producer"].map(|name| {
+            let mut settings = TopicSettings::default();
+            settings.set("compression.type", name).unwrap();
+            settings.codec()
+        });
+        let [gzip, snappy, lz4] = [Compression::Gzip, Compression::Snappy, Compression::Lz4];
+        let all = [Compression::None, gzip, snappy, lz4, Compression::Zstd];
+        assert!(codecs.into_iter().eq(all.into_iter().map(Some).chain([None])));
+    }
+
+    #[test]
     fn a_topic_is_given_what_is_honoured_and_refused_what_is_not() {
         for (key, value, refused) in [
             ("segment.bytes", "1024", None),
@@ -267,6 +317,9 @@ mod tests {
             ("message.timestamp.type", "LogAppendTime", None),
             ("min.insync.replicas", "2", None),
             ("max.message.bytes", "0", None),
+            ("retention.ms", "-1", None),
+            ("compression.type", "zstd", None),
+            ("preallocate", "true", None),
             (
                 "segment.bytes",
                 "1023",
@@ -278,11 +331,11 @@ mod tests {
                 Some("min.insync.replicas = \"0\": expected a whole number from 1 to 2147483647"),
             ),
             (
-                "retention.ms",
-                "1000",
+                "cleanup.policy",
+                "compact",
                 Some(
-                    "retention.ms is not honoured: records are not deleted by age or size yet; \
-                     leave it unset",
+                    "cleanup.policy = \"compact\" is not honoured: logs are not compacted yet; \
+                     only \"delete\", the default, is",
                 ),
             ),
             (

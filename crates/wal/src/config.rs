@@ -1,6 +1,6 @@
 //! What an operator may set about the log of one data directory.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use crate::chain::whole_blocks;
 
@@ -36,7 +36,8 @@ pub struct WalConfig {
     pub durability: Durability,
     /// Segment files held open for reading.
     pub open_files_max: usize,
-    /// Bytes of batches between two entries of a segment's index.
+    /// Bytes of batches between two entries of a segment's index, until a partition's own settings
+    /// are known.
     pub index_interval_bytes: u32,
     /// Bytes a partition writes between two snapshots of its producers.
     pub snapshot_interval_bytes: u64,
@@ -76,10 +77,31 @@ impl WalConfig {
 pub struct LogSettings {
     /// Bytes at which a segment is closed and the next one begun. `segment.bytes`
     pub segment_bytes: u64,
+    /// Milliseconds of records at which a segment is closed. `segment.ms`
+    pub segment_ms: i64,
+    /// Milliseconds by which that is less, at random for each segment. `segment.jitter.ms`
+    pub segment_jitter_ms: i64,
+    /// Bytes of batches between two entries of a segment's index. `index.interval.bytes`
+    pub index_interval_bytes: u32,
+    /// Milliseconds that records are kept; a negative number means for ever. `retention.ms`
+    pub retention_ms: i64,
+    /// Bytes that are kept; a negative number means all. `retention.bytes`
+    pub retention_bytes: i64,
+    /// How long a segment's files outlive its removal from the log. `file.delete.delay.ms`
+    pub file_delete_delay: Duration,
 }
 
 impl Default for LogSettings {
+    /// Keeps everything.
     fn default() -> LogSettings {
-        LogSettings { segment_bytes: 1 << 30 }
+        LogSettings {
+            segment_bytes: 1 << 30,
+            segment_ms: i64::MAX,
+            segment_jitter_ms: 0,
+            index_interval_bytes: 4096,
+            retention_ms: -1,
+            retention_bytes: -1,
+            file_delete_delay: Duration::ZERO,
+        }
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     env::{Caching, File, FileSystem, Open},
     error::{FsErrorClass, class},
     read_buffers::ReadBuffers,
+    removals::Removals,
 };
 
 /// Files open for writing, in all, before whoever writes has to close his.
@@ -34,6 +35,8 @@ pub struct FileCache {
     fs: Arc<dyn FileSystem>,
     readers: Mutex<LruCache<(FileId, Caching), Arc<dyn File>>>,
     buffers: Arc<ReadBuffers>,
+    /// Files that no log has any more.
+    removals: Removals,
     writers: Arc<AtomicUsize>,
     next_id: AtomicU64,
     direct_refused: AtomicBool,
@@ -51,6 +54,7 @@ impl FileCache {
             fs,
             readers: Mutex::new(LruCache::new(files_max)),
             buffers: Arc::default(),
+            removals: Removals::default(),
             writers: Arc::default(),
             next_id: AtomicU64::new(0),
             direct_refused: AtomicBool::new(false),
@@ -71,6 +75,11 @@ impl FileCache {
 
     pub(crate) fn fs(&self) -> &Arc<dyn FileSystem> {
         &self.fs
+    }
+
+    /// What waits to be deleted.
+    pub(crate) fn removals(&self) -> &Removals {
+        &self.removals
     }
 
     /// An id that no other file has.

@@ -29,8 +29,10 @@ pub trait LogObserver: Send + Sync {
     fn high_watermark(&self) -> Offset;
     /// The partition's producers and leader epochs as of the tag; `None` if there are none.
     fn snapshot(&self) -> Option<Snapshot>;
-    /// The log start moved or damage was found.
-    fn on_storage_changed(&self) {}
+    /// The log start offset is this on disk, and everything below it is going.
+    fn on_log_start(&self, log_start: Offset) {
+        let _ = log_start;
+    }
 }
 
 /// State that can be rebuilt from the log, kept so that it need not be.

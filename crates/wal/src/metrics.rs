@@ -37,6 +37,14 @@ pub struct WalMetrics {
     pub disk_full: IntGauge,
     /// Ranges of segments that a read found damaged.
     pub damaged_ranges: IntCounter,
+    /// Segments that went out of their logs.
+    pub dropped_segments: IntCounter,
+    /// Their bytes.
+    pub dropped_bytes: IntCounter,
+    /// When old records were last searched for, in seconds since 1970.
+    pub retention_last_run: IntGauge,
+    /// Files and partitions that wait to be deleted.
+    pub removals_waiting: IntGauge,
     /// Reads served from segments.
     pub cold_reads: IntCounter,
     /// Of these, reads that found their batches read ahead.
@@ -131,6 +139,22 @@ impl WalMetrics {
             damaged_ranges: counter(
                 "tidelog_wal_damaged_ranges_total",
                 "Ranges of segments that a read found damaged.",
+            )?,
+            dropped_segments: counter(
+                "tidelog_log_dropped_segments_total",
+                "Segments removed from their logs by retention and DeleteRecords.",
+            )?,
+            dropped_bytes: counter(
+                "tidelog_log_dropped_bytes_total",
+                "Bytes of segments removed from their logs by retention and DeleteRecords.",
+            )?,
+            retention_last_run: gauge(
+                "tidelog_log_retention_last_run_timestamp_seconds",
+                "When all logs had last been searched for old records, in seconds since 1970.",
+            )?,
+            removals_waiting: gauge(
+                "tidelog_log_removals_waiting",
+                "Files of dropped segments, and deleted partitions, that wait to be deleted.",
             )?,
             cold_reads: counter(
                 "tidelog_wal_cold_reads_total",

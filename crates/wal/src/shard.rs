@@ -53,6 +53,8 @@ pub(crate) struct Shard {
     /// A snapshot was made that includes what is not durable yet: the next checkpoint names it.
     pub(crate) snapshot_ahead: AtomicBool,
     pub(crate) unknown_suspect: AtomicBool,
+    /// The time of a search for old records that is wanted, in milliseconds since 1970.
+    retention_wanted: Mutex<Option<i64>>,
     disk_full: Mutex<DiskFull>,
     log_start_waits: Mutex<Vec<LogStartWait>>,
     /// Removed partitions, with the sequence up to which frames are of the removed log.
@@ -90,6 +92,7 @@ pub(crate) struct Bells {
     pub(crate) writer: Doorbell,
     pub(crate) spill: Doorbell,
     pub(crate) filler: Doorbell,
+    pub(crate) remover: Doorbell,
     pub(crate) reader: Doorbell,
 }
 
@@ -135,6 +138,10 @@ pub(crate) struct LogInner {
     pub(crate) durable_end: AtomicI64,
     pub(crate) segment_bytes: AtomicU64,
     pub(crate) is_removed: AtomicBool,
+    /// It is removed, nothing of it is in memory, and its files are going.
+    is_leaving: AtomicBool,
+    /// Its files are gone.
+    pub(crate) is_gone: AtomicBool,
 }
 
 impl std::fmt::Debug for LogInner {
@@ -171,6 +178,7 @@ impl Shard {
             snapshot_ahead: AtomicBool::new(false),
             checkpoint_wanted: AtomicBool::new(false),
             unknown_suspect: AtomicBool::new(false),
+            retention_wanted: Mutex::default(),
             disk_full: Mutex::default(),
             log_start_waits: Mutex::default(),
             tombstones: Mutex::new(tombstones),
@@ -256,6 +264,22 @@ impl Shard {
         self.bells.spill.ring();
     }
 
+    /// Has every log searched for records that need not be kept any more.
+    pub(crate) fn want_retention(&self, now_ms: i64) {
+        *lock(&self.retention_wanted) = Some(now_ms);
+        self.bells.spill.ring();
+    }
+
+    pub(crate) fn take_retention(&self) -> Option<i64> {
+        lock(&self.retention_wanted).take()
+    }
+
+    /// Whether somebody found the disk full and nobody found room since.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        let full = lock(&self.disk_full);
+        full.filler.is_some() || full.spill.is_some()
+    }
+
     /// Notes that somebody found the disk full and how many bytes he needs, or found room again.
     /// Appends are refused while anybody needs any.
     pub(crate) fn set_disk_full(&self, user: DiskUser, needed: Option<u64>) {
@@ -296,6 +320,7 @@ impl Shard {
         self.is_writer_done.store(true, Ordering::Release);
         self.bells.spill.ring();
         self.bells.filler.ring();
+        self.bells.remover.ring();
     }
 
     pub(crate) fn is_writer_done(&self) -> bool {
@@ -348,6 +373,8 @@ impl LogInner {
             reported: Mutex::default(),
             segment_bytes: AtomicU64::new(0),
             is_removed: AtomicBool::new(false),
+            is_leaving: AtomicBool::new(false),
+            is_gone: AtomicBool::new(false),
         }
     }
 
@@ -391,6 +418,20 @@ impl LogInner {
 
     pub(crate) fn is_removed(&self) -> bool {
         self.is_removed.load(Ordering::Acquire)
+    }
+
+    /// Whether its files were not going yet; from now on they are.
+    pub(crate) fn begin_leaving(&self) -> bool {
+        assert!(self.is_removed(), "only a removed log leaves");
+        !self.is_leaving.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Acquire)
     }
 }
 

@@ -5,6 +5,8 @@
 //! cuts. One thread does all of it,
 //! so nobody else writes segments or checkpoints.
 
+mod retain;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, atomic::Ordering},
@@ -13,6 +15,7 @@ use std::{
 
 use tidelog_types::{Entry, Offset, TopicIdPartition};
 
+use self::retain::Retaining;
 use crate::{
     checkpoint::{Checkpoint, PartitionEntry, SnapshotName},
     config::Durability,
@@ -21,7 +24,7 @@ use crate::{
     log::Snapshot,
     partition::{FileCut, LogState},
     rules::{Rule, holds},
-    segment::{SegmentError, Segments, SegmentsConfig, remove_dir},
+    segment::{SegmentError, Segments, SegmentsConfig},
     shard::{DiskUser, LogInner, Shard, lock, partition_dir},
     snapshot,
     threads::Step,
@@ -37,6 +40,7 @@ pub(crate) struct Spill {
     files: Arc<FileCache>,
     segments: BTreeMap<TopicIdPartition, Segments>,
     phase: Phase,
+    retaining: Option<Retaining>,
     /// Spilled batches still in memory for readers, in the order in which they may go.
     evictable: VecDeque<Evictable>,
     evictable_bytes: u64,
@@ -61,6 +65,7 @@ struct Decided {
     checkpoint: Checkpoint,
     made: Vec<Made>,
     started: Instant,
+    is_relief: bool,
 }
 
 #[derive(Debug)]
@@ -69,6 +74,8 @@ struct Pass {
     sequence: u64,
     parts: BTreeMap<TopicIdPartition, Part>,
     started: Instant,
+    /// It moves nothing, for the disk is full: it lets go of what need not be kept.
+    is_relief: bool,
 }
 
 /// What a pass does for one partition.
@@ -118,6 +125,7 @@ impl Spill {
             files,
             segments,
             phase: Phase::Waiting,
+            retaining: None,
             evictable: VecDeque::new(),
             evictable_bytes: 0,
             is_flushed: false,
@@ -126,10 +134,13 @@ impl Spill {
 
     /// Does one step of a pass, or begins one when it is time.
     pub(crate) fn step(&mut self) -> Result<Step, Fatal> {
-        let done = match std::mem::take(&mut self.phase) {
+        let phase = std::mem::take(&mut self.phase);
+        let is_relief = phase.is_relief();
+        let done = match phase {
             Phase::Waiting => {
+                let is_searching = !self.shard.is_writer_done() && self.retain_some();
                 if let Some(step) = self.rest() {
-                    return Ok(step);
+                    return Ok(if is_searching { Step::Worked } else { step });
                 }
                 self.write()
             }
@@ -140,8 +151,15 @@ impl Spill {
         match done {
             Ok(()) => Ok(Step::Worked),
             Err(WalError::Fatal(fatal)) => Err(fatal),
-            Err(error) => Ok(self.on_refused(error)),
+            Err(error) => Ok(self.on_refused(error, is_relief)),
         }
+    }
+
+    /// Whether a checkpoint alone would let something go.
+    fn has_relief(&self) -> bool {
+        let is_removed = |log: &Arc<LogInner>| log.is_removed() && !log.is_leaving();
+        !self.shard.is_writer_done()
+            && (self.shard.has_log_start_waits() || self.shard.all_logs().iter().any(is_removed))
     }
 
     /// What to return if there is nothing to do now.
@@ -163,11 +181,15 @@ impl Spill {
     }
 
     /// A full disk is waited for; while the log closes it is reported instead.
-    fn on_refused(&mut self, error: WalError) -> Step {
+    fn on_refused(&mut self, error: WalError, was_relief: bool) -> Step {
         if matches!(error, WalError::DiskFull { .. }) {
             let (_, tail_bytes) = self.shard.budget.used();
             let unspilled = tail_bytes.saturating_sub(self.evictable_bytes);
             self.shard.set_disk_full(DiskUser::Spill, Some(unspilled));
+            if !was_relief && self.has_relief() {
+                self.phase = Phase::Synced(Pass::relief(self.shard.durable_sequence()));
+                return Step::Worked;
+            }
         } else {
             tracing::warn!(%error, "cannot spill now; trying again");
         }
@@ -189,7 +211,7 @@ impl Spill {
             self.shard.bells.writer.ring();
         }
         let sequence = self.shard.durable_sequence();
-        let mut pass = Pass { sequence, parts: BTreeMap::new(), started };
+        let mut pass = Pass { sequence, parts: BTreeMap::new(), started, is_relief: false };
         for log in self.shard.all_logs() {
             if let Some(part) = self.write_part(&log, sequence)? {
                 pass.parts.insert(log.id, part);
@@ -250,9 +272,9 @@ impl Spill {
         spilled_end: Offset,
         entries: &[Entry],
     ) -> Result<(), WalError> {
-        let segment_bytes = log.settings().segment_bytes;
+        let config = SegmentsConfig::from(log.settings());
         let segments = self.segments_of(log)?;
-        segments.set_segment_bytes(segment_bytes);
+        segments.set_config(config);
         if segments.end_offset() > spilled_end {
             // A pass that was given up, or overtaken by a cut, wrote what does not count.
             segments.cut(spilled_end)?;
@@ -267,7 +289,7 @@ impl Spill {
                 (state.log_start.min(state.spilled_end), state.spilled_end)
             };
             let dir = partition_dir(&self.shard.config, log.id);
-            let config = segments_config(&self.shard, log);
+            let config = log.settings().into();
             let (segments, _) = Segments::open(&self.files, &dir, end, start, config)?;
             log.set_reader(Some(segments.reader()));
             self.segments.insert(log.id, segments);
@@ -304,6 +326,12 @@ impl Spill {
         let mut made = Vec::with_capacity(logs.len());
         for log in logs {
             let part = pass.parts.remove(&log.id);
+            if pass.is_relief {
+                // Space first: what producers wrote below the log start may be forgotten for it.
+                let mut state = log.state();
+                let log_start = state.log_start;
+                state.vouch(log_start);
+            }
             made.push(self.make(log, part, pass.sequence, durable_sequence));
         }
         let (oldest_needed, partitions) = assemble(&made, tombstones, durable_sequence);
@@ -317,7 +345,8 @@ impl Spill {
         if !holds(Rule::RecycleAfterCheckpoint) {
             self.shard.pool.recycle_below(oldest_needed)?;
         }
-        self.phase = Phase::Decided(Decided { checkpoint, made, started: pass.started });
+        let Pass { started, is_relief, .. } = pass;
+        self.phase = Phase::Decided(Decided { checkpoint, made, started, is_relief });
         Ok(())
     }
 
@@ -400,7 +429,7 @@ impl Spill {
     // ---- fourth step: the checkpoint, and what it allows
 
     fn checkpoint(&mut self, decided: Decided) -> Result<(), WalError> {
-        let Decided { checkpoint, mut made, started } = decided;
+        let Decided { checkpoint, mut made, started, is_relief } = decided;
         assert!(
             checkpoint.durable_sequence >= self.last_pass,
             "one thread writes checkpoints, each newer than the one before"
@@ -410,8 +439,9 @@ impl Spill {
         self.install(&mut made);
         self.cut_files(&made)?;
         self.drop_below(&made, |state| state.entry.log_start)?;
-        self.finish_removals(&made, checkpoint.durable_sequence)?;
-        self.finish(&checkpoint, started)
+        self.finish_removals(&made, checkpoint.durable_sequence);
+        self.shard.bells.remover.ring();
+        self.finish(&checkpoint, started, is_relief)
     }
 
     fn install(&mut self, made: &mut [Made]) {
@@ -423,7 +453,7 @@ impl Spill {
         for wait in self.shard.finished_log_start_waits() {
             (wait.done)();
             if let Some(observer) = wait.log.observer() {
-                observer.on_storage_changed();
+                observer.on_log_start(wait.to);
             }
         }
     }
@@ -450,61 +480,25 @@ impl Spill {
         Ok(())
     }
 
-    fn drop_below(
+    fn finish(
         &mut self,
-        made: &[Made],
-        log_start: impl Fn(&LogState) -> Offset,
+        checkpoint: &Checkpoint,
+        started: Instant,
+        is_relief: bool,
     ) -> Result<(), WalError> {
-        for made in made {
-            let Some(segments) = self.segments.get_mut(&made.log.id) else { continue };
-            let log_start = {
-                let state = made.log.state();
-                if state.file_cut.is_some() {
-                    continue;
-                }
-                log_start(&state).min(state.spilled_end).min(segments.end_offset())
-            };
-            if log_start > segments.start_offset() && !segments.drop_below(log_start)?.is_empty() {
-                made.log.segment_bytes.store(segments.bytes(), Ordering::Release);
-            }
-        }
-        Ok(())
-    }
-
-    /// Rule 11: the tombstone is durable, so the id may come back; the files go.
-    fn finish_removals(&mut self, made: &[Made], sequence: u64) -> Result<(), WalError> {
-        for made in made.iter().filter(|made| made.is_removed) {
-            let id = made.log.id;
-            let bytes = made.log.state().tail.clear();
-            self.shard.budget.release(0, bytes);
-            self.evictable.retain(|evictable| {
-                let stays = evictable.log.id != id;
-                self.evictable_bytes -= if stays { 0 } else { evictable.bytes };
-                stays
-            });
-            match self.segments.remove(&id) {
-                Some(segments) => segments.remove_all()?,
-                None => {
-                    remove_dir(&*self.shard.fs, &partition_dir(&self.shard.config, id))?;
-                }
-            }
-            if holds(Rule::Tombstone) {
-                lock(&self.shard.tombstones).insert(id, sequence);
-            }
-            self.shard.logs().remove(&id);
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self, checkpoint: &Checkpoint, started: Instant) -> Result<(), WalError> {
         let oldest = checkpoint.oldest_needed;
         lock(&self.shard.tombstones).retain(|_, sequence| *sequence >= oldest);
         self.shard.pool.recycle_below(oldest)?;
         self.shard.bells.writer.ring();
         self.shard.bells.filler.ring();
         self.evict();
-        self.shard.set_disk_full(DiskUser::Spill, None);
-        self.last_pass = checkpoint.durable_sequence;
+        if is_relief {
+            // Whether there is room now, the next pass finds out.
+            self.shard.spill_wanted.store(true, Ordering::Release);
+        } else {
+            self.shard.set_disk_full(DiskUser::Spill, None);
+            self.last_pass = checkpoint.durable_sequence;
+        }
         let metrics = &self.shard.metrics;
         metrics.wal_segments.set(self.shard.pool.live_files().len() as i64);
         metrics.spill_duration.observe(started.elapsed().as_secs_f64());
@@ -514,7 +508,8 @@ impl Spill {
             self.shard.checkpoint_wanted.store(true, Ordering::Release);
         }
         if self.shard.is_writer_done.load(Ordering::Acquire) {
-            let is_clean = |log: &Arc<LogInner>| log.state().oldest_needed.is_none();
+            let is_clean =
+                |log: &Arc<LogInner>| log.is_leaving() || log.state().oldest_needed.is_none();
             self.is_flushed = self.shard.all_logs().iter().all(is_clean);
         }
         Ok(())
@@ -534,6 +529,23 @@ impl Spill {
             let bytes = next.log.state().tail.evict(next.through);
             self.shard.budget.release(0, bytes);
         }
+    }
+}
+
+impl Phase {
+    fn is_relief(&self) -> bool {
+        match self {
+            Phase::Waiting => false,
+            Phase::Written(pass) | Phase::Synced(pass) => pass.is_relief,
+            Phase::Decided(decided) => decided.is_relief,
+        }
+    }
+}
+
+impl Pass {
+    fn relief(sequence: u64) -> Pass {
+        let parts = BTreeMap::new();
+        Pass { sequence, parts, started: Instant::now(), is_relief: true }
     }
 }
 
@@ -582,11 +594,4 @@ fn assemble(
 fn observe_high_watermark(log: &LogInner) -> Option<(u64, Offset)> {
     let cuts = log.state().cuts;
     Some((cuts, log.observer()?.high_watermark()))
-}
-
-fn segments_config(shard: &Shard, log: &LogInner) -> SegmentsConfig {
-    SegmentsConfig {
-        segment_bytes: log.settings().segment_bytes,
-        index_interval_bytes: shard.config.index_interval_bytes,
-    }
 }

@@ -22,6 +22,7 @@ use crate::{
     partition::LogState,
     reader::ColdReader,
     recovery::{Recovery, recover},
+    removals::Remover,
     reservations::{Reservation, ReserveTicket},
     shard::{LogInner, Shard, lock, wal_dir},
     spill::Spill,
@@ -76,6 +77,7 @@ pub(crate) struct Steppers {
     pub(crate) spill: Spill,
     pub(crate) filler: Filler,
     pub(crate) reader: ColdReader,
+    pub(crate) remover: Remover,
 }
 
 impl Wal {
@@ -117,6 +119,7 @@ impl Wal {
         let shard = Arc::new(shard);
         let steppers = Steppers {
             writer: Writer::new(Arc::clone(&shard), chain),
+            remover: Remover::new(Arc::clone(&shard), Arc::clone(&files)),
             spill: Spill::new(Arc::clone(&shard), Arc::clone(&files), segments),
             filler: Filler::new(Arc::clone(&shard)),
             reader: ColdReader::new(Arc::clone(&shard), files),
@@ -164,7 +167,13 @@ impl Wal {
         }
     }
 
-    /// Changes a partition's settings from its next segment on.
+    /// Begins a search of every log for records that need not be kept any more, as of `now_ms`, in
+    /// milliseconds since 1970. Returns at once.
+    pub fn run_retention(&self, now_ms: i64) {
+        self.shard.want_retention(now_ms);
+    }
+
+    /// Changes a partition's settings: for its next batch and its next search for old records.
     pub fn update_settings(&self, id: TopicIdPartition, settings: LogSettings) {
         if let Some(log) = self.shard.logs().get(&id) {
             *lock(&log.settings) = settings;
@@ -254,13 +263,14 @@ impl Wal {
     }
 
     fn start(&self, steppers: Steppers) -> io::Result<()> {
-        let Steppers { mut writer, mut spill, mut filler, mut reader } = steppers;
+        let Steppers { mut writer, mut spill, mut filler, mut reader, mut remover } = steppers;
         let shard = &self.shard;
         let mut threads = lock(&self.running.threads);
         threads.push(spawn("wal-writer", shard, |b| &b.writer, move || writer.step())?);
         threads.push(spawn("wal-spill", shard, |b| &b.spill, move || spill.step())?);
         threads.push(spawn("wal-filler", shard, |b| &b.filler, move || filler.step())?);
         threads.push(spawn("wal-reader", shard, |b| &b.reader, move || reader.step())?);
+        threads.push(spawn("wal-remover", shard, |b| &b.remover, move || remover.step())?);
         Ok(())
     }
 

@@ -28,7 +28,7 @@ use crate::{
     config_resource::{self, Refusal},
     dynamic_config,
     request_context::{RequestContext, message},
-    topic_config::broker_synonym,
+    topic_config::{self, topic_defaults},
 };
 
 /// Bytes of one answer; what would come behind them is refused.
@@ -140,18 +140,37 @@ pub(crate) fn topic(
     image: &MetadataImage,
     overrides: &[(&str, &str)],
 ) -> Vec<Described> {
+    let effective = dynamic_config::effective(&broker.settings, image, broker.identity.node_id);
+    let defaults = topic_defaults(&effective);
     let described = TopicSettings::PROPERTIES.iter().map(|property| {
         let mut synonyms = Vec::with_capacity(3);
-        if let Some((_, value)) = overrides.iter().find(|(key, _)| *key == property.key) {
+        let set = overrides.iter().find(|(key, _)| *key == property.key);
+        if let Some((_, value)) = set {
             synonyms.push((property.key, (*value).to_owned(), Source::Topic));
         }
-        match broker_synonym(property.key).and_then(NodeSettings::property) {
-            Some(of_broker) => synonyms.append(&mut broker_synonyms(broker, image, of_broker)),
-            None => synonyms.push((property.key, property.default.to_owned(), Source::Default)),
-        }
-        Described::of(property, false, synonyms)
+        synonyms.append(&mut inherited(broker, image, property));
+        // A broker's setting may have another unit: hours, where the topic's has milliseconds.
+        let inherits = set.is_none().then(|| defaults.get(property.key).expect("a known key"));
+        let described = Described::of(property, false, synonyms);
+        Described { value: inherits.unwrap_or(described.value), ..described }
     });
     described.collect()
+}
+
+/// The places that give a topic's setting a value where the topic does not.
+fn inherited(broker: &Broker, image: &MetadataImage, property: &'static Property) -> Vec<Synonym> {
+    let of_broker = topic_config::broker_synonyms(property.key).iter();
+    let of_broker = of_broker.filter_map(|synonym| NodeSettings::property(synonym.key));
+    let places = of_broker.map(|of_broker| broker_synonyms(broker, image, of_broker));
+    // Of several keys only the last one's default is told, as in Kafka.
+    let mut default = (property.key, property.default.to_owned(), Source::Default);
+    let mut synonyms = Vec::new();
+    for mut places in places {
+        default = places.pop().expect("a setting has a default");
+        synonyms.append(&mut places);
+    }
+    synonyms.push(default);
+    synonyms
 }
 
 /// This node's settings, in the order of its tables.

@@ -30,15 +30,11 @@ use crate::{
     errors,
     partition::{Partition, View},
     pending::timeout,
-    record_walker::RecordWalker,
+    record_walker::{RecordWalker, opened_bytes_max},
     replica_manager::{Topic, Topics},
     request_context::RequestContext,
 };
 
-/// How much larger than the topic's largest batch one may become while its records are walked.
-const OPENED_FACTOR: usize = 16;
-/// Bytes that no compressed batch may exceed then.
-const OPENED_BYTES_MAX: usize = 64 << 20;
 /// First version in which a client says how long it waits (KIP-1075).
 const TIMEOUT_FROM: i16 = 10;
 /// How long a search may take where the client does not say, in milliseconds.
@@ -192,12 +188,6 @@ fn find(
             opened_bytes_max: opened_bytes_max(topic.settings.max_message_bytes),
         }),
     }
-}
-
-/// What a compressed batch may become. Producers count a batch's size before they compress it, so
-/// that honest ones stay far below.
-fn opened_bytes_max(message_bytes_max: u32) -> usize {
-    OPENED_BYTES_MAX.min((message_bytes_max as usize).saturating_mul(OPENED_FACTOR))
 }
 
 impl Search {

@@ -1,4 +1,4 @@
-//! Produce: validate, reserve, append, wait until it is as safe as asked, answer.
+//! Produce: validate, recompress if the topic asks, reserve, append, wait for safety, answer.
 //!
 //! No task, channel or timer a request: one counter that the partitions count down.
 
@@ -19,7 +19,8 @@ use tidelog_protocol::{
         PartitionRecords, ProducePartitionResponse, ProduceRequest, ProduceResponse,
         ProduceTopicResponse,
     },
-    record_batch::{self, BatchRules, TimestampType},
+    recompression::{StoredCodec, recompress},
+    record_batch::{self, BatchError, BatchRules, TimestampType},
 };
 use tidelog_types::{Acks, Entry, ErrorCode};
 use tidelog_wal::{Reservation, ReserveTicket, StorageError};
@@ -29,6 +30,7 @@ use crate::{
     errors, leader_hints,
     partition::{Partition, Placed},
     pending::timeout,
+    record_walker::{OPENED_BYTES_MAX, OPENED_FACTOR, opened_bytes_max},
     replica_manager::{Topic, Topics},
     request_context::RequestContext,
     waits::{ProduceWait, ProduceWaiter},
@@ -46,6 +48,10 @@ struct Plan {
 }
 
 impl Plan {
+    fn partitions(&self) -> impl Iterator<Item = &PlannedPartition> {
+        self.topics.iter().flat_map(|(_, partitions)| partitions)
+    }
+
     fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
         let partitions = self.topics.iter_mut().flat_map(|(_, partitions)| partitions);
         partitions.filter_map(|planned| planned.batch.as_mut().ok().map(|(_, entry)| entry))
@@ -55,6 +61,16 @@ impl Plan {
 struct PlannedPartition {
     index: i32,
     batch: Result<(Arc<Partition>, Entry), Failure>,
+    /// What the batch must become before it is appended.
+    recompression: Option<Recompression>,
+}
+
+/// How a batch becomes one of its topic's codec.
+#[derive(Clone, Copy)]
+struct Recompression {
+    stored: StoredCodec,
+    rules: BatchRules,
+    opened_bytes_max: usize,
 }
 
 /// Why a batch is not appended, and in which words the producer is told.
@@ -77,10 +93,11 @@ pub(crate) fn handle(
     if let Some(code) = refusal(&request, &plan) {
         return Ok(refuse_all(broker, context, &request, code));
     }
-    if frame.len() as u64 > plan.bytes + plan.bytes / PINNED_DIVISOR {
-        copy_out(plan.entries_mut(), &frame);
-    }
     let broker = Arc::clone(broker);
+    if plan.partitions().any(|planned| planned.recompression.is_some()) {
+        return Ok(Handled::Wait(Box::pin(recompress_and_act(broker, context, plan, frame))));
+    }
+    copy_out_of(&mut plan, &frame);
     if plan.bytes == 0 {
         return Ok(act(broker, context, plan, None));
     }
@@ -99,9 +116,9 @@ fn plan(broker: &Broker, context: &RequestContext, request: &ProduceRequest, ack
     for (topic, partitions) in request.topics() {
         let mut planned = Vec::with_capacity(partitions.len());
         for records in partitions {
-            let batch = plan_partition(&topics, topic, records, context.version(), now_ms);
-            plan.bytes += batch.as_ref().map_or(0, |(_, entry)| entry.memory_bytes());
-            planned.push(PlannedPartition { index: records.index, batch });
+            let one = plan_partition(&topics, topic, records, context.version(), now_ms);
+            plan.bytes += one.memory_bytes();
+            planned.push(one);
         }
         plan.topics.push((topic.clone(), planned));
     }
@@ -114,12 +131,29 @@ fn plan_partition(
     records: &PartitionRecords,
     version: i16,
     now_ms: i64,
-) -> Result<(Arc<Partition>, Entry), Failure> {
-    let (topic, partition) = find(topics, topic, records.index).map_err(Failure::new)?;
-    let bytes = records.records.clone().unwrap_or_default();
-    let entry = record_batch::validate(bytes, &rules(topic, version, now_ms))
-        .map_err(|error| Failure { code: error.code(), message: Some(error.to_string().into()) })?;
-    Ok((Arc::clone(partition), entry))
+) -> PlannedPartition {
+    let index = records.index;
+    let (topic, partition) = match find(topics, topic, index) {
+        Ok(found) => found,
+        Err(code) => return PlannedPartition::failed(index, Failure::new(code)),
+    };
+    let rules = rules(topic, version, now_ms);
+    match record_batch::validate(records.records.clone().unwrap_or_default(), &rules) {
+        Ok(entry) => {
+            let recompression = recompression(topic, rules, &entry);
+            let batch = Ok((Arc::clone(partition), entry));
+            PlannedPartition { index, batch, recompression }
+        }
+        Err(error) => PlannedPartition::failed(index, Failure::of(&error)),
+    }
+}
+
+/// What a batch must become; `None` where it is stored as its producer sent it.
+fn recompression(topic: &Topic, rules: BatchRules, entry: &Entry) -> Option<Recompression> {
+    let codec = topic.settings.codec().filter(|c| entry.facts().compression() != Some(*c))?;
+    let stored = StoredCodec { codec, level: topic.settings.compression_level() };
+    let opened_bytes_max = opened_bytes_max(topic.settings.max_message_bytes);
+    Some(Recompression { stored, rules, opened_bytes_max })
 }
 
 /// The partition that a producer names, if it may write there.
@@ -152,6 +186,12 @@ fn rules(topic: &Topic, produce_version: i16, now_ms: i64) -> BatchRules {
     }
 }
 
+fn copy_out_of(plan: &mut Plan, frame: &Bytes) {
+    if frame.len() as u64 > plan.bytes + plan.bytes / PINNED_DIVISOR {
+        copy_out(plan.entries_mut(), frame);
+    }
+}
+
 /// Lets go of a frame much of which is not appended: what its batches keep in memory would be more
 /// than what is reserved for them.
 fn copy_out<'a>(entries: impl Iterator<Item = &'a mut Entry>, frame: &Bytes) {
@@ -171,6 +211,56 @@ fn refusal(request: &ProduceRequest, plan: &Plan) -> Option<ErrorCode> {
         (true, None) => Some(ErrorCode::TransactionalIdAuthorizationFailed),
         (true, Some(_)) => Some(ErrorCode::InvalidTxnState),
     }
+}
+
+/// Has the batches recompressed, then goes on as with any others. What they became stays in turn
+/// until it is counted in the log's queue.
+async fn recompress_and_act(
+    broker: Arc<Broker>,
+    context: RequestContext,
+    mut plan: Plan,
+    frame: Bytes,
+) -> Handled {
+    let opened_bytes_max = opened_by_request_max(frame.len());
+    let recompressed = broker.recompressor.run(move || {
+        recompress_all(&mut plan, opened_bytes_max);
+        copy_out_of(&mut plan, &frame);
+        plan
+    });
+    let Some((plan, _turn)) = recompressed.await else {
+        return Handled::Close(CloseReason::ProduceFailed); // a thread is gone
+    };
+    let count = plan.partitions().filter(|p| p.recompression.is_some() && p.batch.is_ok()).count();
+    broker.metrics.produce_recompressed.inc_by(count as u64);
+    if plan.bytes == 0 {
+        return act(broker, context, plan, None);
+    }
+    reserve_and_act(broker, context, plan).await
+}
+
+/// Bytes that the batches of one request may take in all once they are open: what honest ones do.
+fn opened_by_request_max(frame_bytes: usize) -> usize {
+    let honest = frame_bytes.saturating_mul(OPENED_FACTOR).min(2 * OPENED_BYTES_MAX);
+    honest.max(OPENED_BYTES_MAX).max(frame_bytes)
+}
+
+/// One batch after the other, so that no more than one is open.
+fn recompress_all(plan: &mut Plan, opened_bytes_max: usize) {
+    let mut left = opened_bytes_max;
+    let partitions = plan.topics.iter_mut().flat_map(|(_, partitions)| partitions);
+    for planned in partitions {
+        if let (Some(how), Ok((_, entry))) = (planned.recompression, &mut planned.batch) {
+            let opened_bytes_max = how.opened_bytes_max.min(left);
+            match recompress(entry, how.stored, &how.rules, opened_bytes_max) {
+                Ok((recompressed, opened)) => {
+                    left -= opened;
+                    *entry = recompressed;
+                }
+                Err(error) => planned.batch = Err(Failure::of(&error)),
+            }
+        }
+    }
+    plan.bytes = plan.partitions().map(PlannedPartition::memory_bytes).sum();
 }
 
 /// Waits in line for room in the log's queue; meanwhile the connection reads nothing.
@@ -198,7 +288,7 @@ fn act(
     let mut slot = 0;
     for (topic, planned) in plan.topics {
         let mut partitions = Vec::with_capacity(planned.len());
-        for PlannedPartition { index, batch } in planned {
+        for PlannedPartition { index, batch, .. } in planned {
             let waiter = ProduceWaiter { wait: Arc::clone(&wait), slot };
             let placed = batch.and_then(|(partition, entry)| {
                 let reservation = reservation.as_mut().expect("what is appended was reserved");
@@ -329,9 +419,23 @@ impl PendingReply for ProduceReply {
     }
 }
 
+impl PlannedPartition {
+    fn failed(index: i32, failure: Failure) -> PlannedPartition {
+        PlannedPartition { index, batch: Err(failure), recompression: None }
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.batch.as_ref().map_or(0, |(_, entry)| entry.memory_bytes())
+    }
+}
+
 impl Failure {
     fn new(code: ErrorCode) -> Failure {
         Failure { code, message: None }
+    }
+
+    fn of(error: &BatchError) -> Failure {
+        Failure { code: error.code(), message: Some(error.to_string().into()) }
     }
 }
 
@@ -343,9 +447,8 @@ fn refuse_all(
     code: ErrorCode,
 ) -> Handled {
     let topics = request.topics().map(|(topic, partitions)| {
-        let refused = |records: &PartitionRecords| PlannedPartition {
-            index: records.index,
-            batch: Err(Failure::new(code)),
+        let refused = |records: &PartitionRecords| {
+            PlannedPartition::failed(records.index, Failure::new(code))
         };
         (topic.clone(), partitions.iter().map(refused).collect())
     });

@@ -10,6 +10,7 @@ mod produce;
 mod records;
 mod restart;
 mod sessions;
+mod settings;
 mod storage;
 mod topics;
 mod versions;

@@ -125,7 +125,7 @@ fn a_topic_that_cannot_be_is_refused_in_kafkas_words() {
         topic("none", 0, 1),
         topic("three", 1, 3),
         topic("unknown", 1, 1).with_configs(config("no.such.key", "1")),
-        topic("later", 1, 1).with_configs(config("retention.ms", "1000")),
+        topic("later", 1, 1).with_configs(config("cleanup.policy", "compact")),
         topic("good", -1, -1),
     ];
     let request = CreateTopicsRequest::default().with_topics(topics).with_timeout_ms(10_000);
@@ -212,7 +212,7 @@ fn describe(test: &BrokerTest, kind: i8, name: &str) -> Vec<DescribeConfigsResou
 
 #[test]
 fn a_setting_is_described_with_all_the_places_it_could_come_from() {
-    let test = BrokerTest::with(&[("log.segment.bytes", "5000000")]);
+    let test = BrokerTest::with(&[("log.segment.bytes", "5000000"), ("log.roll.hours", "2")]);
     test.create_topic("topic", 1, &[("max.message.bytes", "1000")]);
     let configs = describe(&test, 2, "topic");
     let told = |key: &str| {
@@ -235,8 +235,10 @@ fn a_setting_is_described_with_all_the_places_it_could_come_from() {
         synonym("log.segment.bytes", "1073741824", 5),
     ];
     assert_eq!(told("segment.bytes"), ("5000000".to_owned(), 4, expected));
-    let expected = vec![synonym("retention.ms", "604800000", 5)];
+    let expected = vec![synonym("log.retention.hours", "168", 5)];
     assert_eq!(told("retention.ms"), ("604800000".to_owned(), 5, expected));
+    let expected = vec![synonym("log.roll.hours", "2", 4), synonym("log.roll.hours", "168", 5)];
+    assert_eq!(told("segment.ms"), ("7200000".to_owned(), 4, expected));
     assert!(configs.iter().all(|config| config.documentation.is_some() && !config.read_only));
 
     let broker = describe(&test, 4, "1");

@@ -229,6 +229,10 @@ impl FileSystem for FaultFileSystem {
         self.inner.exists(path)
     }
 
+    fn modified_ms(&self, path: &Path) -> io::Result<i64> {
+        self.inner.modified_ms(path)
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         self.enter(Call::Lock, path)?;
         self.inner.lock(path)

@@ -101,6 +101,14 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// # Errors
     /// As the operating system says.
     fn exists(&self, path: &Path) -> io::Result<bool>;
+    /// When a file was last written to, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// As the operating system says; [`io::ErrorKind::Unsupported`] where nobody knows.
+    fn modified_ms(&self, path: &Path) -> io::Result<i64> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Takes the directory for this process until the guard is dropped.
     ///
     /// # Errors

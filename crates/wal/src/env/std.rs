@@ -83,6 +83,12 @@ impl FileSystem for StdFileSystem {
         path.try_exists()
     }
 
+    fn modified_ms(&self, path: &Path) -> io::Result<i64> {
+        let modified = fs::metadata(path)?.modified()?;
+        let since = modified.duration_since(::std::time::UNIX_EPOCH).unwrap_or_default();
+        Ok(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let directory = fs::File::open(path)?;
         disk_of(&directory, path)?;

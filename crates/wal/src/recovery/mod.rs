@@ -22,7 +22,7 @@ use self::{
 use crate::{
     chain::{self, ChainConfig, ChainFile, ChainWriter, RecoveredChain},
     checkpoint::{Checkpoint, PartitionEntry, write_synced},
-    config::WalConfig,
+    config::{LogSettings, WalConfig},
     env::FileSystem,
     error::{Fatal, WalError, sync_dir},
     file_cache::FileCache,
@@ -292,10 +292,9 @@ fn open_segments(
     checkpoint: &Checkpoint,
     replay: &mut Replay,
 ) -> Result<BTreeMap<TopicIdPartition, Segments>, WalError> {
-    let segments_config = SegmentsConfig {
-        segment_bytes: crate::config::LogSettings::default().segment_bytes,
-        index_interval_bytes: config.index_interval_bytes,
-    };
+    let index_interval_bytes = config.index_interval_bytes;
+    let settings = LogSettings { index_interval_bytes, ..LogSettings::default() };
+    let segments_config = SegmentsConfig::from(settings);
     let mut opened = BTreeMap::new();
     for (id, entry) in checkpoint.partitions.iter().filter(|(_, entry)| !entry.is_removed) {
         let dir = partition_dir(config, *id);

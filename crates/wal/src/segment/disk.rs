@@ -69,7 +69,7 @@ pub fn remove_dir(fs: &dyn FileSystem, dir: &Path) -> Result<(), SegmentError> {
     Ok(())
 }
 
-pub(super) fn remove_if_there(fs: &dyn FileSystem, path: &Path) -> Result<(), SegmentError> {
+pub(crate) fn remove_if_there(fs: &dyn FileSystem, path: &Path) -> Result<(), SegmentError> {
     match fs.remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed.map_err(|error| write_error("cannot remove", path, error)),
@@ -86,7 +86,7 @@ pub(super) fn sync_dir(fs: &dyn FileSystem, dir: &Path) -> Result<(), SegmentErr
     })
 }
 
-pub(super) fn write_error(what: &'static str, path: &Path, error: io::Error) -> SegmentError {
+pub(crate) fn write_error(what: &'static str, path: &Path, error: io::Error) -> SegmentError {
     match class(&error) {
         FsErrorClass::DiskFull => SegmentError::DiskFull { path: path.to_owned() },
         FsErrorClass::TooManyOpenFiles => SegmentError::TooManyOpenFiles { path: path.to_owned() },

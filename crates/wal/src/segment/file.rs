@@ -145,6 +145,19 @@ impl Segment {
         Ok(*self.closed_bytes.get_or_init(|| bytes))
     }
 
+    /// The greatest timestamp of its batches; where they have none, when the file was last written
+    /// to; `None` if the file system does not say.
+    pub(crate) fn newest_ms(&self, files: &FileCache, end: Offset) -> io::Result<Option<i64>> {
+        let newest_ms = self.extent(files, end)?.open.max_timestamp;
+        if newest_ms >= 0 {
+            return Ok(Some(newest_ms));
+        }
+        match files.fs().modified_ms(&self.log) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(None),
+            modified => modified.map(Some),
+        }
+    }
+
     /// What the writer knows it to be; only for the segment that is written to.
     pub(crate) fn known_extent(&self) -> Extent {
         self.lock().expect("the writer's segment was opened with its extent")

@@ -7,6 +7,7 @@
 
 mod batches;
 mod disk;
+mod ends;
 mod file;
 mod plan;
 mod reader;
@@ -14,7 +15,7 @@ mod region;
 mod write;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     collections::BTreeSet,
@@ -24,17 +25,17 @@ use std::{
     sync::Arc,
 };
 
-use tidelog_types::{Entry, Offset};
+use tidelog_types::{BATCH_HEADER_LEN, Entry, Offset};
 
-use self::{
-    batches::{Stop, walk},
-    disk::{remove_if_there, sync_dir, write_error},
-    file::{Extent, Segment, index_base_of},
-    plan::{Active, Run},
-};
 pub(crate) use self::{
     batches::{header_at, is_whole},
+    disk::{remove_if_there, write_error},
     file::base_of,
+};
+use self::{
+    disk::sync_dir,
+    file::{Extent, Segment},
+    plan::{Active, Limits, Run},
 };
 pub use self::{
     disk::{SegmentError, remove_dir},
@@ -45,10 +46,12 @@ pub(crate) use self::{
     region::Region,
 };
 use crate::{
-    env::Open,
+    checksum::crc32c,
+    config::LogSettings,
+    env::{Open, read_exact_at},
     error::Fatal,
     file_cache::{FileCache, WriteHandle},
-    index::{Interval, entry_position},
+    index::Interval,
 };
 
 /// What a partition's segments are like.
@@ -56,8 +59,23 @@ use crate::{
 pub struct SegmentsConfig {
     /// Bytes at which a segment is closed and the next one begun. `segment.bytes`
     pub segment_bytes: u64,
-    /// Bytes of batches between two entries of the index. `log.index.interval.bytes`
+    /// Milliseconds of records at which it is. `segment.ms`
+    pub segment_ms: i64,
+    /// Milliseconds by which that is less, at random. `segment.jitter.ms`
+    pub segment_jitter_ms: i64,
+    /// Bytes of batches between two entries of the index. `index.interval.bytes`
     pub index_interval_bytes: u32,
+}
+
+impl From<LogSettings> for SegmentsConfig {
+    fn from(settings: LogSettings) -> SegmentsConfig {
+        SegmentsConfig {
+            segment_bytes: settings.segment_bytes,
+            segment_ms: settings.segment_ms,
+            segment_jitter_ms: settings.segment_jitter_ms,
+            index_interval_bytes: settings.index_interval_bytes,
+        }
+    }
 }
 
 /// What [`Segments::open`] found.
@@ -75,6 +93,8 @@ pub struct Segments {
     dir: PathBuf,
     config: SegmentsConfig,
     reader: Arc<SegmentReader>,
+    /// The greatest timestamp of the first batch of the segment of this base offset.
+    first_timestamp: Option<(Offset, Option<i64>)>,
     /// The last segment's end cannot be written to: it is damaged, or others must follow it.
     must_roll: bool,
     touched: Vec<(PathBuf, WriteHandle)>,
@@ -89,52 +109,6 @@ pub struct Segments {
 }
 
 impl Segments {
-    /// Opens what lies in `dir`, cut to `recovery_point` and without what lies wholly below
-    /// `log_start`; that is durable before the next [`Segments::sync`] returns, so before the
-    /// recovery point can rise. Reads the names and the last segment's end, no more. Afterwards
-    /// the end is `recovery_point`, whatever is missing below it.
-    ///
-    /// # Errors
-    /// As [`SegmentError`] says.
-    pub fn open(
-        files: &Arc<FileCache>,
-        dir: &Path,
-        recovery_point: Offset,
-        log_start: Offset,
-        config: SegmentsConfig,
-    ) -> Result<(Segments, SegmentsReport), SegmentError> {
-        assert!(log_start <= recovery_point, "a log starts behind its recovery point");
-        let reader = SegmentReader::new(Arc::clone(files), log_start, recovery_point);
-        let mut segments = Segments {
-            files: Arc::clone(files),
-            dir: dir.to_owned(),
-            config,
-            reader: Arc::new(reader),
-            must_roll: false,
-            touched: Vec::new(),
-            touched_dirs: BTreeSet::new(),
-            begun: None,
-            owes_sync_all: false,
-            write_mark: 0,
-        };
-        let mut report = SegmentsReport::default();
-        let bases = segments.remove_outside(log_start, recovery_point)?;
-        let first = bases.first().copied().unwrap_or(recovery_point);
-        if first > log_start {
-            report.damaged.push(log_start..first);
-        }
-        let Some((&last, closed)) = bases.split_last() else { return Ok((segments, report)) };
-        for base in closed {
-            let segment = segments.segment(*base, None);
-            segments.reader.view_mut().segments.push(Arc::new(segment));
-        }
-        let end = segments.open_last(last, recovery_point)?;
-        if end < recovery_point {
-            report.damaged.push(end.max(log_start)..recovery_point);
-        }
-        Ok((segments, report))
-    }
-
     /// Appends placed batches. Those that are here already are passed over, so that the same call
     /// may be made again after an error that allows it: what was written until then stays.
     ///
@@ -147,8 +121,9 @@ impl Segments {
         let Some(first) = entries.first() else { return Ok(()) };
         assert!(first.facts().base_offset >= end, "a batch overlaps the segments' end");
         self.remove_begun()?;
-        let segment_bytes = self.config.segment_bytes.min(i32::MAX as u64);
-        for run in plan::runs(self.active(), entries, segment_bytes) {
+        let limits = self.limits();
+        let active = self.active()?;
+        for run in plan::runs(active, entries, &limits) {
             self.write_run(&run)?;
         }
         Ok(())
@@ -185,9 +160,9 @@ impl Segments {
         Ok(())
     }
 
-    /// Bytes at which segments are closed from now on.
-    pub fn set_segment_bytes(&mut self, bytes: u64) {
-        self.config.segment_bytes = bytes;
+    /// What segments are like from the next batch on.
+    pub fn set_config(&mut self, config: SegmentsConfig) {
+        self.config = config;
     }
 
     /// The offset behind the last batch.
@@ -214,102 +189,43 @@ impl Segments {
         Arc::clone(&self.reader)
     }
 
-    /// Removes everything from `to` on, durably; returns the new end: `to`, or the base offset of
-    /// the batch that it lies in. Waits for the reads that run.
-    ///
-    /// # Errors
-    /// As [`SegmentError`] says.
-    pub fn cut(&mut self, to: Offset) -> Result<Offset, SegmentError> {
-        assert!(to >= self.start_offset(), "a log is cut in front of its start");
-        if to >= self.end_offset() {
-            return Ok(self.end_offset());
+    fn limits(&self) -> Limits {
+        let path = self.dir.as_os_str().as_encoded_bytes();
+        Limits {
+            segment_bytes: self.config.segment_bytes.min(i32::MAX as u64),
+            segment_ms: self.config.segment_ms,
+            segment_jitter_ms: self.config.segment_jitter_ms,
+            seed: u64::from(crc32c(&[path])),
         }
-        self.sync()?;
-        let reader = Arc::clone(&self.reader);
-        let mut view = reader.view_mut();
-        while let Some(last) = view.segments.pop_if(|segment| segment.base >= to) {
-            self.reader.set_end(last.base);
-            self.unlink(&last)?;
-        }
-        self.sync_own_dir()?;
-        let mut end = to;
-        self.must_roll = false;
-        if let Some(last) = view.segments.last() {
-            last.forget(&self.files);
-            let (found, stop) = self.cut_segment(last, to)?;
-            self.must_roll = stop == Stop::NoBatch;
-            end = if stop == Stop::Inside { found } else { to };
-        }
-        view.start = view.start.min(end);
-        self.reader.set_end(end);
-        Ok(end)
     }
 
-    /// Removes everything and goes on at `start`, durably.
-    ///
-    /// # Errors
-    /// As [`SegmentError`] says.
-    pub fn reset(&mut self, start: Offset) -> Result<(), SegmentError> {
-        self.sync()?;
-        let reader = Arc::clone(&self.reader);
-        let mut view = reader.view_mut();
-        while let Some(last) = view.segments.pop() {
-            self.unlink(&last)?;
-        }
-        self.sync_own_dir()?;
-        view.start = start;
-        self.must_roll = false;
-        self.reader.set_end(start);
-        Ok(())
-    }
-
-    /// Unlinks the segments that lie wholly below `log_start`, the oldest first; returns their
-    /// offsets. The log start must be durable elsewhere before.
-    ///
-    /// # Errors
-    /// As [`SegmentError`] says.
-    pub fn drop_below(&mut self, log_start: Offset) -> Result<Vec<Range<Offset>>, SegmentError> {
-        assert!(log_start <= self.end_offset(), "a log starts behind its end");
-        let reader = Arc::clone(&self.reader);
-        let mut view = reader.view_mut();
-        let mut dropped = Vec::new();
-        while let Some(first) = view.segments.first() {
-            let end = view.segments.get(1).map_or(self.end_offset(), |next| next.base);
-            if end > log_start {
-                break;
-            }
-            dropped.push(first.base..end);
-            self.touched.retain(|(path, _)| *path != first.log && *path != first.index);
-            self.unlink(first)?;
-            view.segments.remove(0);
-        }
-        view.start = view.start.max(log_start);
-        if !dropped.is_empty() {
-            self.sync_own_dir()?;
-        }
-        Ok(dropped)
-    }
-
-    /// Removes the partition from the disk.
-    ///
-    /// # Errors
-    /// As [`SegmentError`] says.
-    pub fn remove_all(self) -> Result<(), SegmentError> {
-        let mut view = self.reader.view_mut();
-        view.is_removed = true;
-        for segment in std::mem::take(&mut view.segments) {
-            segment.forget(&self.files);
-        }
-        remove_dir(&**self.files.fs(), &self.dir)
-    }
-
-    fn active(&self) -> Option<Active> {
-        if self.must_roll {
-            return None;
-        }
-        let last = self.last()?;
+    fn active(&mut self) -> Result<Option<Active>, SegmentError> {
+        let Some(last) = self.last().filter(|_| !self.must_roll) else { return Ok(None) };
         let extent = last.known_extent();
-        Some(Active { base: last.base, end: extent.end(), bytes: extent.bytes() })
+        let first_timestamp_ms = match self.first_timestamp {
+            Some((base, known)) if base == last.base => known,
+            _ if self.config.segment_ms == i64::MAX => None,
+            _ => self.read_first_timestamp(&last)?,
+        };
+        let (base, end, bytes) = (last.base, extent.end(), extent.bytes());
+        Ok(Some(Active { base, end, bytes, first_timestamp_ms }))
+    }
+
+    /// Asks the file of a segment that an earlier process began. One whose first batch is not whole
+    /// any more has no time: it ends by its bytes.
+    fn read_first_timestamp(&mut self, segment: &Segment) -> Result<Option<i64>, SegmentError> {
+        self.handle(&segment.log)?;
+        let log = &*self.touched[self.touched.len() - 1].1.file;
+        let mut header = [0; BATCH_HEADER_LEN];
+        let read = match read_exact_at(log, &mut header, 0) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+            read => read,
+        };
+        read.map_err(|error| write_error("cannot read", &segment.log, error))?;
+        let facts = header_at(&header, segment.base).map(|(_, facts)| facts);
+        let timestamp_ms = facts.and_then(|facts| plan::timestamp_of(&facts));
+        self.first_timestamp = Some((segment.base, timestamp_ms));
+        Ok(timestamp_ms)
     }
 
     fn last(&self) -> Option<Arc<Segment>> {
@@ -344,7 +260,8 @@ impl Segments {
             open = open.following();
         }
         self.publish(&segment, &complete, open)?;
-        if run.begins.is_some() {
+        if let Some(base) = run.begins {
+            self.first_timestamp = Some((base, plan::timestamp_of(&run.entries[0].facts())));
             self.reader.view_mut().segments.push(segment);
             self.begun = None;
             self.must_roll = false;
@@ -432,104 +349,6 @@ impl Segments {
             handle.file.sync().map_err(|error| Fatal::new("cannot sync", &path, error))?;
         }
         Ok(())
-    }
-
-    /// Unlinks what an earlier process left outside of the log; returns the base offsets of what
-    /// stays. The directory is synced before the recovery point can rise, even if nothing is
-    /// unlinked here: an earlier process may have unlinked and died.
-    fn remove_outside(
-        &mut self,
-        log_start: Offset,
-        recovery_point: Offset,
-    ) -> Result<Vec<Offset>, SegmentError> {
-        let fs = Arc::clone(self.files.fs());
-        let names = match fs.list(&self.dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            listed => listed.map_err(|error| write_error("cannot list", &self.dir, error))?,
-        };
-        let bases: Vec<Offset> = names.iter().filter_map(|path| base_of(path)).collect();
-        let stays = |base: Offset| {
-            let next = bases.get(bases.partition_point(|other| *other <= base));
-            let end = next.copied().unwrap_or(recovery_point).min(recovery_point);
-            base < recovery_point && end > log_start && bases.binary_search(&base).is_ok()
-        };
-        for path in names.iter().rev() {
-            let base = base_of(path).or_else(|| index_base_of(path));
-            if base.is_some_and(|base| !stays(base)) {
-                remove_if_there(&*fs, path)?;
-            }
-        }
-        self.touched_dirs.insert(self.dir.clone());
-        self.write_mark = self.files.write_mark();
-        Ok(bases.iter().copied().filter(|base| stays(*base)).collect())
-    }
-
-    fn open_last(&mut self, base: Offset, recovery_point: Offset) -> Result<Offset, SegmentError> {
-        let segment = Arc::new(self.segment(base, None));
-        let (end, stop) = self.cut_segment(&segment, recovery_point)?;
-        self.must_roll = stop != Stop::Upper;
-        self.reader.view_mut().segments.push(segment);
-        Ok(end)
-    }
-
-    /// Finds `to` in a segment and cuts it there, durably; returns where its batches end. A file
-    /// whose batches end before, because one of them is damaged, keeps its bytes.
-    fn cut_segment(&self, segment: &Segment, to: Offset) -> Result<(Offset, Stop), SegmentError> {
-        let failed = |error| write_error("cannot cut", &segment.log, error);
-        let log = self.files.write(&segment.log, Open::Write).map_err(failed)?;
-        let bytes = log.file.len().map_err(failed)?;
-        let below = segment.last_entry_below(&self.files, to, bytes).map_err(failed)?;
-        let (entries, start) = match below {
-            (0, first) => (0, first),
-            (entries, last) => (entries, last.following()),
-        };
-        let interval_bytes = self.config.index_interval_bytes;
-        let mut found = walk(&*log.file, start, to, bytes, interval_bytes).map_err(failed)?;
-        found.close();
-        if found.stop != Stop::NoBatch && found.open.end_position() < bytes {
-            log.file.set_len(found.open.end_position()).map_err(failed)?;
-            log.file.sync().map_err(|error| Fatal::new("cannot sync", &segment.log, error))?;
-        }
-        self.cut_index(segment, entries, &found.complete, found.open)?;
-        Ok((found.open.next, found.stop))
-    }
-
-    /// Leaves the index so many entries and adds those found behind them, durably: an entry of
-    /// batches that are gone would make a later read call good bytes damaged.
-    fn cut_index(
-        &self,
-        segment: &Segment,
-        entries: u64,
-        complete: &[Interval],
-        open: Interval,
-    ) -> Result<(), SegmentError> {
-        let failed = |error| write_error("cannot cut", &segment.index, error);
-        segment.set_extent(Extent { entries, open });
-        let handle = match self.files.write(&segment.index, Open::Write) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && complete.is_empty() => {
-                return Ok(());
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.files.write(&segment.index, Open::CreateNew).map_err(failed)?
-            }
-            opened => opened.map_err(failed)?,
-        };
-        let index = &*handle.file;
-        if index.len().map_err(failed)? == entry_position(entries) && complete.is_empty() {
-            return Ok(());
-        }
-        let kept = if entries == 0 { 0 } else { entry_position(entries) };
-        index.set_len(kept).map_err(failed)?;
-        segment.publish(Some(index), complete, open).map_err(failed)?;
-        index.sync().map_err(|error| Fatal::new("cannot sync", &segment.index, error))?;
-        self.sync_own_dir()
-    }
-
-    fn unlink(&self, segment: &Segment) -> Result<(), SegmentError> {
-        let fs = &**self.files.fs();
-        segment.forget(&self.files);
-        remove_if_there(fs, &segment.log)?;
-        remove_if_there(fs, &segment.index)
     }
 
     fn sync_own_dir(&self) -> Result<(), SegmentError> {

@@ -79,7 +79,8 @@ fn who_reads_on_finds_the_next_batches_read_ahead_and_memory_is_given_back() {
     };
     let mut node = Node::open(&fs, config).unwrap();
     let (log, _) = node.log(0);
-    node.wal.update_settings(id(0), LogSettings { segment_bytes: 64 << 20 });
+    node.wal
+        .update_settings(id(0), LogSettings { segment_bytes: 64 << 20, ..LogSettings::default() });
     let mut written = Vec::new();
     for tag in 0..40 {
         written.push(node.append(&log, 2, 100_000, tag));

@@ -9,6 +9,7 @@ use std::{
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tidelog_types::{Entry, Offset, TopicIdPartition};
@@ -189,7 +190,7 @@ impl World {
         let dir = self.config.dir.join("wal");
         let Ok(Some(checkpoint)) = Checkpoint::read(&fs, &dir) else { return Ok(()) };
         let files = FileCache::new(Arc::clone(&fs), 16);
-        let config = SegmentsConfig { segment_bytes: 2048, index_interval_bytes: 256 };
+        let config = SegmentsConfig::from(LogSettings::default());
         for (id, entry) in checkpoint.partitions.iter().filter(|(_, entry)| !entry.is_removed) {
             let dir = partition_dir(&self.config, *id);
             let start = entry.log_start.min(entry.recovery_point);
@@ -364,10 +365,12 @@ impl World {
             30..=53 => self.step_writer()?,
             54..=74 => {
                 let _ = self.node().steppers.spill.step()?;
+                let _ = self.node().steppers.remover.step()?;
             }
-            75..=80 => {
+            75..=79 => {
                 let _ = self.node().steppers.filler.step()?;
             }
+            80 => self.retain(place),
             81..=85 => self.truncate(place),
             86..=87 => self.reset(place),
             88..=90 => self.raise_high_watermark(place),
@@ -565,6 +568,26 @@ impl World {
         );
     }
 
+    /// Batches are from the first quarter of a second, by one byte of them each.
+    fn retain(&mut self, place: usize) {
+        let Some((log, _)) = self.logs.get(&place) else { return };
+        let limits = [(-1, 4096), (100, -1), (50, 20_000), (-1, -1)];
+        let (retention_ms, retention_bytes) = limits[self.random.below(4) as usize];
+        let file_delete_delay = Duration::from_secs(60 * self.random.below(2));
+        let settings = LogSettings {
+            segment_bytes: 2048,
+            segment_ms: 50,
+            retention_ms,
+            retention_bytes,
+            file_delete_delay,
+            ..LogSettings::default()
+        };
+        trace!(self, "retain p{place} {retention_ms} ms, {retention_bytes} bytes");
+        let (id, now_ms) = (log.id(), 100 + self.random.below(300) as i64);
+        self.node().wal.update_settings(id, settings);
+        self.node().wal.run_retention(now_ms);
+    }
+
     fn remove(&mut self, place: usize) {
         if self.logs.remove(&place).is_some() {
             trace!(self, "remove p{place}");
@@ -578,7 +601,7 @@ impl World {
             return;
         }
         let observer = Arc::new(Observer::default());
-        let settings = LogSettings { segment_bytes: 2048 };
+        let settings = LogSettings { segment_bytes: 2048, ..LogSettings::default() };
         match self.node().wal.open_log(id(place as i32), settings, observer.clone()) {
             Ok(log) => {
                 trace!(self, "add p{place} again");

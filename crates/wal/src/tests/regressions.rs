@@ -199,7 +199,7 @@ fn a_search_finds_what_is_spilled_while_it_runs() {
     let config = WalConfig { tail_bytes_max: 4 << 10, ..small_config() };
     let fs: Arc<dyn FileSystem> = Arc::new(MemFileSystem::new());
     let (wal, _) = Wal::open(config, fs, metrics()).unwrap();
-    let settings = LogSettings { segment_bytes: 1 << 20 };
+    let settings = LogSettings { segment_bytes: 1 << 20, ..LogSettings::default() };
     let log = wal.open_log(id(0), settings, Arc::new(Observer::default())).unwrap();
     let newest = Arc::new(AtomicI64::new(-1));
     let (theirs, told) = (log.clone(), Arc::clone(&newest));

@@ -107,7 +107,7 @@ impl Node {
 
     pub(super) fn log(&self, partition: i32) -> (Log, Arc<Observer>) {
         let observer = Arc::new(Observer::default());
-        let settings = LogSettings { segment_bytes: 2048 };
+        let settings = LogSettings { segment_bytes: 2048, ..LogSettings::default() };
         let log = self.wal.open_log(id(partition), settings, observer.clone());
         (log.expect("the log is open"), observer)
     }
@@ -130,6 +130,19 @@ impl Node {
     pub(super) fn spill(&mut self) -> Result<(), Fatal> {
         self.wal.shard().want_checkpoint();
         while self.steppers.spill.step()? == Step::Worked {}
+        Ok(())
+    }
+
+    /// Searches every log for old records, and removes them.
+    pub(super) fn retain(&mut self, now_ms: i64) -> Result<(), Fatal> {
+        self.wal.run_retention(now_ms);
+        while self.steppers.spill.step()? == Step::Worked {}
+        Ok(())
+    }
+
+    /// Deletes what waits to be deleted and may be.
+    pub(super) fn remove(&mut self) -> Result<(), Fatal> {
+        while self.steppers.remover.step()? != Step::Idle {}
         Ok(())
     }
 }

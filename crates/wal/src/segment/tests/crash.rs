@@ -148,7 +148,7 @@ impl Owner {
             }
             Step::Drop(share) => {
                 self.log_start = self.border(*share, self.recovery_point);
-                segments.drop_below(Offset(self.log_start))?;
+                segments.drop_below(Offset(self.log_start), std::time::Duration::ZERO)?;
                 self.held.retain(|entry| entry.facts().next_offset().0 > self.log_start);
             }
             Step::Reset(beyond) => {

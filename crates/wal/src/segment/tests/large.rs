@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::segment::Take;
 
-const LARGE: SegmentsConfig = SegmentsConfig { segment_bytes: 3 << 20, index_interval_bytes: 4096 };
+const LARGE: SegmentsConfig = config(3 << 20, 4096);
 
 /// 20 KB a batch, two records each, all bytes `fill`.
 fn large_batches(base: i64, count: i64, fill: u8) -> Vec<Entry> {

@@ -10,6 +10,7 @@ mod reads;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -32,7 +33,13 @@ use crate::{
 const DIR: &str = "topics/t/0";
 
 /// A batch with `records_bytes` bytes of records, all of them `fill`.
-fn batch(base: i64, count: i32, records_bytes: usize, fill: u8, timestamp: i64) -> Entry {
+pub(super) fn batch(
+    base: i64,
+    count: i32,
+    records_bytes: usize,
+    fill: u8,
+    timestamp: i64,
+) -> Entry {
     let records = Bytes::from(vec![fill; records_bytes]);
     let mut facts = BatchHeader {
         base_offset: Offset(base),
@@ -64,7 +71,12 @@ fn bytes_of(entries: &[Entry]) -> Vec<u8> {
     entries.iter().flat_map(|entry| [&entry.header[..], &entry.records[..]].concat()).collect()
 }
 
-const CONFIG: SegmentsConfig = SegmentsConfig { segment_bytes: 2000, index_interval_bytes: 300 };
+const CONFIG: SegmentsConfig = config(2000, 300);
+
+const fn config(segment_bytes: u64, index_interval_bytes: u32) -> SegmentsConfig {
+    let (segment_ms, segment_jitter_ms) = (i64::MAX, 0);
+    SegmentsConfig { segment_bytes, segment_ms, segment_jitter_ms, index_interval_bytes }
+}
 
 fn open_at(machine: &MemFileSystem, start: i64, recovery_point: i64) -> (Segments, SegmentsReport) {
     open_with(Arc::new(machine.clone()), start, recovery_point, CONFIG)
@@ -121,9 +133,11 @@ fn last_header(mut bytes: &[u8]) -> BatchHeader {
     }
 }
 
+/// Of files that are not about to be deleted.
 fn names(machine: &MemFileSystem) -> Vec<String> {
     let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
-    machine.files().into_iter().map(name).collect()
+    let files = machine.files().into_iter();
+    files.filter(|path| !crate::removals::is_doomed(path)).map(name).collect()
 }
 
 fn log_path(base: i64) -> String {
@@ -151,7 +165,7 @@ fn files_hold_the_batches_bytes_and_nothing_else() {
     // Buffered and direct, beginning at a sector's border and within one, in one pass or many.
     for (sizes, config_bytes) in [([100, 100, 100], 2000), ([700_000, 300_000, 10], 1 << 30)] {
         let machine = MemFileSystem::new();
-        let config = SegmentsConfig { segment_bytes: config_bytes, index_interval_bytes: 4096 };
+        let config = config(config_bytes, 4096);
         let (mut segments, _) = open_with(Arc::new(machine.clone()), 0, 0, config);
         let entries: Vec<Entry> =
             (0..).zip(sizes).map(|(n, size)| batch(n, 1, size, n as u8, 0)).collect();
@@ -169,7 +183,7 @@ fn files_hold_the_batches_bytes_and_nothing_else() {
 fn a_real_disk_holds_the_batches_bytes_and_nothing_else() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join(DIR);
-    let config = SegmentsConfig { segment_bytes: 3 << 20, index_interval_bytes: 4096 };
+    let config = config(3 << 20, 4096);
     let fs: Arc<dyn FileSystem> = Arc::new(crate::env::std::StdFileSystem);
     let files = FileCache::new(Arc::clone(&fs), 4);
     let open = |end| Segments::open(&files, &dir, Offset(end), Offset(0), config).unwrap();
@@ -190,7 +204,8 @@ fn a_real_disk_holds_the_batches_bytes_and_nothing_else() {
     let logs: Vec<Vec<u8>> = logs.map(|path| std::fs::read(path).unwrap()).collect();
     assert!(logs.len() > 1 && logs.concat() == bytes_of(&written));
     assert!(read_all(&segments) == (bytes_of(&written), vec![]));
-    segments.remove_all().unwrap();
+    segments.abandon();
+    remove_dir(&*fs, &dir).unwrap();
     assert_eq!(fs.list(&root.path().join("topics")).unwrap(), Vec::<PathBuf>::new());
 }
 
@@ -343,15 +358,31 @@ fn a_cut_goes_to_a_batchs_border_and_appends_go_on_there() {
 fn what_is_below_the_log_start_goes_by_whole_segments() {
     let machine = MemFileSystem::new();
     let mut segments = filled(&machine, &batches(0, 30, 100));
-    let mut drop = |to| segments.drop_below(Offset(to)).unwrap();
+    let mut drop = |to| segments.drop_below(Offset(to), Duration::ZERO).unwrap();
     assert_eq!(drop(23), []);
     assert_eq!(drop(49), [Offset(0)..Offset(24), Offset(24)..Offset(48)]);
     assert_eq!(names(&machine), ["00000000000000000048.log", "00000000000000000048.seek"]);
     assert_eq!(segments.start_offset(), Offset(49));
     assert_eq!(read_all(&segments).0, bytes_of(&batches(48, 6, 100)));
-    assert_eq!(segments.drop_below(Offset(60)).unwrap(), [Offset(48)..Offset(60)]);
+    assert_eq!(segments.drop_below(Offset(60), Duration::ZERO).unwrap(), [Offset(48)..Offset(60)]);
     segments.append(&batches(60, 1, 10)).unwrap();
     assert_eq!(names(&machine), ["00000000000000000060.log", "00000000000000000060.seek"]);
+}
+
+#[test]
+fn a_segment_that_an_earlier_process_began_ends_by_its_time_as_well() {
+    for (segment_ms, logs) in [(12, 2), (13, 1), (i64::MAX, 1)] {
+        let machine = MemFileSystem::new();
+        let large = SegmentsConfig { segment_ms, ..config(1 << 20, 300) };
+        let open = |end| open_with(Arc::new(machine.clone()), 0, end, large).0;
+        let mut segments = open(0);
+        segments.append(&batches(100, 10, 100)).unwrap(); // its first batch is of 10 ms
+        segments.sync().unwrap();
+        let mut segments = open(120);
+        segments.append(&[batch(120, 1, 100, 0, 23)]).unwrap();
+        let found = names(&machine).into_iter().filter(|name| name.ends_with(".log")).count();
+        assert_eq!(found, logs, "{segment_ms}");
+    }
 }
 
 #[test]
@@ -369,7 +400,8 @@ fn a_removed_partition_leaves_no_name_and_answers_no_read() {
     let machine = MemFileSystem::new();
     let segments = filled(&machine, &batches(0, 30, 100));
     let reader = segments.reader();
-    segments.remove_all().unwrap();
+    segments.abandon();
+    remove_dir(&machine, Path::new(DIR)).unwrap();
     machine.crash(0);
     assert_eq!(machine.list(Path::new("topics")).unwrap(), Vec::<PathBuf>::new());
     let refused = reader.read(Offset(0), Offset(60), 1, true).unwrap_err();

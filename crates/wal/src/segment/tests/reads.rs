@@ -95,7 +95,7 @@ proptest! {
         let mut segments = filled(&machine, &entries);
         let end = end_of(&entries);
         let start = (end as f64 * start) as i64;
-        segments.drop_below(Offset(start)).unwrap();
+        segments.drop_below(Offset(start), std::time::Duration::ZERO).unwrap();
         if reopen {
             segments = open_at(&machine, start, end).0;
         }

@@ -1,0 +1,64 @@
+//! Recompresses batches on threads of its own: that is work for the processor, which no connection
+//! that shares a thread with this one shall wait for.
+
+use std::{
+    io,
+    num::NonZero,
+    sync::Arc,
+    thread::{self, available_parallelism},
+};
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// Requests for each thread that hold recompressed batches: one is worked on, one waits for room
+/// in the log. Others wait in line, and their connections read nothing meanwhile.
+const TURNS_A_THREAD: usize = 2;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// The way to the threads, which end with the last of these.
+#[derive(Clone)]
+pub(crate) struct Recompressor {
+    turns: Arc<Semaphore>,
+    works: Sender<Work>,
+}
+
+/// Held for as long as recompressed batches are in memory and not counted elsewhere.
+pub(crate) struct Turn {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Recompressor {
+    /// Starts a thread for every two processors: the others serve whoever needs none of this.
+    ///
+    /// # Errors
+    /// When the system gives none.
+    pub fn start() -> io::Result<Recompressor> {
+        let threads = available_parallelism().map_or(1, NonZero::get).div_ceil(2);
+        let turns = threads * TURNS_A_THREAD;
+        let (works, queue): (Sender<Work>, Receiver<Work>) = bounded(turns);
+        for number in 0..threads {
+            let queue = queue.clone();
+            let run = move || queue.into_iter().for_each(|work| work());
+            thread::Builder::new().name(format!("recompressor-{number}")).spawn(run)?;
+        }
+        Ok(Recompressor { turns: Arc::new(Semaphore::new(turns)), works })
+    }
+
+    /// Waits for a turn, first come first served, then for the work's outcome. `None` where a
+    /// thread is gone, which only a panic makes it.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<(T, Turn)> {
+        let permit = Arc::clone(&self.turns).acquire_owned().await.ok()?;
+        let (done, outcome) = oneshot::channel();
+        let work = move || {
+            let _ = done.send(work()); // a client that has gone needs no outcome
+        };
+        // Those with a turn are no more than the queue holds, so this never waits.
+        self.works.try_send(Box::new(work)).ok()?;
+        Some((outcome.await.ok()?, Turn { _permit: permit }))
+    }
+}
