@@ -9,6 +9,7 @@ mod kcat;
 mod node;
 mod python;
 mod quickstart;
+mod recompression;
 mod rust;
 
 use std::process::Command;
