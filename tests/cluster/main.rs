@@ -13,4 +13,5 @@ mod lifecycle;
 mod look;
 mod memory;
 mod misbehaving;
+mod model;
 mod observe;

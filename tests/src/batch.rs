@@ -33,9 +33,16 @@ impl Batch {
 
     /// An honest batch.
     pub fn encode(&self) -> BytesMut {
+        self.encode_with(&vec![self.timestamp_ms; self.values.len()])
+    }
+
+    /// An honest batch whose records have timestamps of their own.
+    pub fn encode_with(&self, timestamps_ms: &[i64]) -> BytesMut {
+        let first_timestamp_ms = timestamps_ms.first().copied().unwrap_or(self.timestamp_ms);
+        let max_timestamp_ms = timestamps_ms.iter().copied().max().unwrap_or(self.timestamp_ms);
         let mut records = BytesMut::new();
-        for (delta, value) in (0..).zip(&self.values) {
-            put_record(&mut records, delta, value);
+        for (delta, (value, timestamp_ms)) in (0..).zip(self.values.iter().zip(timestamps_ms)) {
+            put_record(&mut records, delta, timestamp_ms - first_timestamp_ms, value);
         }
         let count = i32::try_from(self.values.len()).expect("few records");
         let mut batch = BytesMut::with_capacity(HEADER_BYTES + records.len());
@@ -47,8 +54,8 @@ impl Batch {
         batch.put_u32(0); // CRC, below
         batch.put_i16(0); // attributes
         batch.put_i32(count - 1);
-        batch.put_i64(self.timestamp_ms);
-        batch.put_i64(self.timestamp_ms);
+        batch.put_i64(first_timestamp_ms);
+        batch.put_i64(max_timestamp_ms);
         batch.put_i64(self.producer_id);
         batch.put_i16(self.producer_epoch);
         batch.put_i32(self.base_sequence);
@@ -88,10 +95,10 @@ pub fn next_offset(batch: &[u8]) -> i64 {
     base_offset + i64::from(last_delta) + 1
 }
 
-fn put_record(records: &mut BytesMut, offset_delta: i64, value: &[u8]) {
+fn put_record(records: &mut BytesMut, offset_delta: i64, timestamp_delta: i64, value: &[u8]) {
     let mut body = BytesMut::new();
     body.put_i8(0); // attributes
-    put_varint(&mut body, 0); // timestamp delta
+    put_varint(&mut body, timestamp_delta);
     put_varint(&mut body, offset_delta);
     put_varint(&mut body, -1); // no key
     put_varint(&mut body, value.len() as i64);

@@ -11,11 +11,13 @@ pub struct Random(u64);
 impl Random {
     /// From `TIDELOG_SEED`, else from the clock; printed either way, for the one who repeats it.
     pub fn new(test: &str) -> Random {
-        let seed = match env::var("TIDELOG_SEED") {
-            Ok(text) => text.parse().expect("TIDELOG_SEED is a number"),
-            Err(_) => from_clock(),
-        };
+        let seed = asked().unwrap_or_else(from_clock);
         eprintln!("{test}: TIDELOG_SEED={seed}");
+        Random(seed)
+    }
+
+    /// From a seed that the test chose.
+    pub fn from_seed(seed: u64) -> Random {
         Random(seed)
     }
 
@@ -38,6 +40,11 @@ impl Random {
     pub fn index(&mut self, len: usize) -> usize {
         usize::try_from(self.below(len as u64)).expect("an index fits a usize")
     }
+}
+
+/// The seed that somebody wants to see again.
+pub fn asked() -> Option<u64> {
+    env::var("TIDELOG_SEED").ok().map(|text| text.parse().expect("TIDELOG_SEED is a number"))
 }
 
 fn from_clock() -> u64 {

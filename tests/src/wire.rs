@@ -33,7 +33,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Wire {
     port: u16,
     stream: TcpStream,
-    correlation_id: i32,
+    /// How many requests went out that want an answer, and how many got one.
+    asked: i32,
+    answered: i32,
 }
 
 /// What a Fetch said about one partition.
@@ -60,7 +62,7 @@ impl Wire {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Wire { port, stream, correlation_id: 0 })
+        Ok(Wire { port, stream, asked: 0, answered: 0 })
     }
 
     /// Connects again, to the same broker.
@@ -104,13 +106,38 @@ impl Wire {
     /// # Errors
     /// If the connection ends, or the answer is not one.
     pub fn call<R: Request>(&mut self, request: &R, version: i16) -> io::Result<R::Response> {
-        self.correlation_id += 1;
-        self.send_frame(&encode(request, version, self.correlation_id))?;
+        self.send(request, version)?;
+        self.receive::<R>(version)
+    }
+
+    /// Asks; the answer is for [`Wire::receive`].
+    ///
+    /// # Errors
+    /// If the broker has closed the connection.
+    pub fn send<R: Request>(&mut self, request: &R, version: i16) -> io::Result<()> {
+        self.asked += 1;
+        self.send_frame(&encode(request, version, self.asked))
+    }
+
+    /// Sends what gets no answer.
+    ///
+    /// # Errors
+    /// If the broker has closed the connection.
+    pub fn send_unasked<R: Request>(&mut self, request: &R, version: i16) -> io::Result<()> {
+        self.send_frame(&encode(request, version, 0))
+    }
+
+    /// The answer to the oldest request that was sent and not answered.
+    ///
+    /// # Errors
+    /// If the connection ends, or the answer is not one.
+    pub fn receive<R: Request>(&mut self, version: i16) -> io::Result<R::Response> {
         let mut frame = self.receive_frame()?;
+        self.answered += 1;
         let header_version = R::Response::header_version(version);
         let header =
             ResponseHeader::decode(&mut frame, header_version).map_err(io::Error::other)?;
-        assert_eq!(header.correlation_id, self.correlation_id, "answers come in order");
+        assert_eq!(header.correlation_id, self.answered, "answers come in order");
         let response = R::Response::decode(&mut frame, version).map_err(io::Error::other)?;
         assert_eq!(frame.remaining(), 0, "nothing follows the answer");
         Ok(response)
