@@ -505,8 +505,7 @@ impl State {
         if expected < self.log_end_offset { Some(self.log_end_offset) } else { lost }
     }
 
-    /// Remembers a batch that was read back from the log. The first one may begin below `from`,
-    /// where the log starts inside it, and what is known of leader epochs too.
+    /// Remembers a batch that was read back. The log may start inside the first one, at `from`.
     fn replay(&mut self, batch: &BatchHeader, from: Offset, now_ms: i64) {
         self.producers.replay(batch, now_ms);
         if self.leader_epochs.latest().is_none_or(|latest| latest < batch.leader_epoch) {
