@@ -59,6 +59,12 @@ impl PartitionEntry {
     pub(crate) fn fresh(spilled_through: u64) -> PartitionEntry {
         PartitionEntry { spilled_through, ..PartitionEntry::default() }
     }
+
+    /// Without syncs, what was told may be gone after a power loss, and that is not damage.
+    pub(crate) fn state_only_what_is_synced(&mut self) {
+        self.high_watermark = self.high_watermark.min(self.recovery_point);
+        self.log_start = self.log_start.min(self.recovery_point);
+    }
 }
 
 /// The whole directory.

@@ -15,7 +15,7 @@ use lru::LruCache;
 
 use crate::{
     env::{Caching, File, FileSystem, Open},
-    error::{FsErrorClass, class},
+    error::{Fatal, FsErrorClass, class},
     read_buffers::ReadBuffers,
     removals::Removals,
 };
@@ -133,13 +133,19 @@ impl FileCache {
 
     /// Whether syncing everything costs less than syncing what is open for writing one by one.
     pub(crate) fn prefers_sync_all(&self) -> bool {
-        self.writers.load(Ordering::Relaxed) >= SYNC_ALL_MIN && self.fs.can_sync_all()
+        self.prefers_sync_all_of(self.writers.load(Ordering::Relaxed))
+    }
+
+    /// The same for so many files.
+    pub(crate) fn prefers_sync_all_of(&self, files: usize) -> bool {
+        files >= SYNC_ALL_MIN && self.fs.can_sync_all()
     }
 
     /// Syncs everything on the file system that holds `path`.
-    pub(crate) fn sync_all(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn sync_all(&self, path: &Path) -> Result<(), Fatal> {
         let this = self.syncs_begun.fetch_add(1, Ordering::SeqCst) + 1;
-        self.fs.sync_all(path)?;
+        let synced = self.fs.sync_all(path);
+        synced.map_err(|error| Fatal::new("cannot sync the disk of", path, error))?;
         self.last_sync.fetch_max(this, Ordering::SeqCst);
         Ok(())
     }

@@ -23,8 +23,8 @@ const MAGIC: [u8; 8] = *b"TIDESNP1";
 const HEADER_BYTES: usize = 24;
 const EXTENSION: &str = "snapshot";
 
-/// Writes a partition's snapshot for good, unless the partition has no directory yet or one with
-/// this tag.
+/// Writes a partition's snapshot, unless the partition has no directory yet or one with this tag.
+/// It is there for good if `is_synced`; if not, the caller syncs the disk.
 ///
 /// # Errors
 /// As [`write`].
@@ -33,6 +33,7 @@ pub(crate) fn keep(
     log: &LogInner,
     snapshot: &Snapshot,
     sequence: u64,
+    is_synced: bool,
 ) -> Result<Option<SnapshotName>, WalError> {
     let dir: PathBuf = partition_dir(&shard.config, log.id);
     let (known, known_everywhere) = {
@@ -45,12 +46,15 @@ pub(crate) fn keep(
         return Ok(None);
     }
     remove_unnamed(&*shard.fs, &dir, &known_everywhere)?;
-    let name = write(&*shard.fs, &dir, snapshot, sequence)?;
-    sync_dir(&*shard.fs, &dir)?;
+    let name = write(&*shard.fs, &dir, snapshot, sequence, is_synced)?;
+    if is_synced {
+        sync_dir(&*shard.fs, &dir)?;
+    }
     Ok(Some(name))
 }
 
-/// Writes and syncs a snapshot; its name is durable after a sync of the directory.
+/// Writes a snapshot, and syncs it if `is_synced`; its name is durable after a sync of the
+/// directory.
 ///
 /// # Errors
 /// [`WalError::DiskFull`] and the like; a failed sync is fatal.
@@ -59,6 +63,7 @@ pub(crate) fn write(
     dir: &Path,
     snapshot: &Snapshot,
     sequence: u64,
+    is_synced: bool,
 ) -> Result<SnapshotName, WalError> {
     assert!(snapshot.tag >= Offset::ZERO, "a snapshot includes a part of a log");
     let name = SnapshotName { tag: snapshot.tag, sequence };
@@ -69,7 +74,7 @@ pub(crate) fn write(
     bytes.extend_from_slice(&snapshot.bytes);
     let sum = crc32c(&[&bytes]);
     bytes.extend_from_slice(&sum.to_le_bytes());
-    write_synced(fs, &path(dir, name), &bytes, true)?;
+    write_synced(fs, &path(dir, name), &bytes, is_synced)?;
     Ok(name)
 }
 

@@ -2,8 +2,7 @@
 //!
 //! A pass is four steps: write segments, sync them, decide what the checkpoint says, write it.
 //! What happens between the steps (appends, truncations) is noticed by the partition's count of
-//! cuts. One thread does all of it,
-//! so nobody else writes segments or checkpoints.
+//! cuts. One thread does all of it, so nobody else writes segments or checkpoints.
 
 mod retain;
 
@@ -300,11 +299,18 @@ impl Spill {
     // ---- second step: sync
 
     fn sync(&mut self, mut pass: Pass) -> Result<(), WalError> {
-        for (id, part) in &mut pass.parts {
-            if let Some(snapshot) = part.snapshot.take() {
-                let log = &part.log;
-                part.snapshot_name = snapshot::keep(&self.shard, log, &snapshot, pass.sequence)?;
-            }
+        let snapshots = pass.parts.values().filter(|part| part.snapshot.is_some()).count();
+        let at_once = self.files.prefers_sync_all_of(snapshots);
+        for part in pass.parts.values_mut() {
+            let Some(snapshot) = part.snapshot.take() else { continue };
+            let (shard, log) = (&self.shard, &part.log);
+            part.snapshot_name = snapshot::keep(shard, log, &snapshot, pass.sequence, !at_once)?;
+        }
+        if at_once {
+            // The segments too: they were written before.
+            self.files.sync_all(&self.shard.config.dir)?;
+        }
+        for id in pass.parts.keys() {
             let Some(segments) = self.segments.get_mut(id) else { continue };
             if holds(Rule::SegmentsSynced) {
                 segments.sync()?;
@@ -396,7 +402,7 @@ impl Spill {
         if let Some((entry, _)) = &mut fresh
             && self.shard.config.durability == Durability::PageCache
         {
-            state_only_what_is_synced(entry);
+            entry.state_only_what_is_synced();
         }
         Made { log, fresh, cut, is_removed }
     }
@@ -547,12 +553,6 @@ impl Pass {
         let parts = BTreeMap::new();
         Pass { sequence, parts, started: Instant::now(), is_relief: true }
     }
-}
-
-/// Without syncs, what was told may be gone after a power loss, and that is not damage.
-fn state_only_what_is_synced(entry: &mut PartitionEntry) {
-    entry.high_watermark = entry.high_watermark.min(entry.recovery_point);
-    entry.log_start = entry.log_start.min(entry.recovery_point);
 }
 
 /// The oldest sequence that any partition needs, and all entries in order of id.

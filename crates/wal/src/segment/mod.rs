@@ -142,8 +142,7 @@ impl Segments {
         if !self.files.is_synced_since(self.write_mark)
             && (self.owes_sync_all || self.files.prefers_sync_all())
         {
-            let synced = self.files.sync_all(&self.dir);
-            synced.map_err(|error| Fatal::new("cannot sync the disk of", &self.dir, error))?;
+            self.files.sync_all(&self.dir)?;
         }
         if self.files.is_synced_since(self.write_mark) {
             self.touched.clear();

@@ -6,12 +6,14 @@ use tidelog_types::Offset;
 
 use super::support::*;
 use crate::{
-    Fatal, WalError,
+    Fatal, Snapshot, WalError,
     env::{
         FileSystem,
         fault::{Call, Fault, FaultFileSystem},
         mem::MemFileSystem,
     },
+    shard::lock,
+    threads::Step,
 };
 
 const WAL_FILE: &str = "/data/wal/00000000000000000000.wal";
@@ -110,4 +112,39 @@ fn headers_behind_a_damaged_batch_are_read() {
     let found = log.headers_from(Offset(0)).expect("damage leaves a gap");
     let offsets: Vec<i64> = found.iter().map(|header| header.base_offset.0).collect();
     assert_eq!(offsets, [0, 2, 3, 4, 5]);
+}
+
+/// With many partitions a stop may not wait for the disk once for each.
+#[test]
+fn a_stop_with_many_partitions_syncs_few_times_and_keeps_their_snapshots() {
+    const PARTITIONS: i32 = 40;
+    let mem = MemFileSystem::new();
+    let faults = FaultFileSystem::new(Arc::new(mem.clone()));
+    let fs: Arc<dyn FileSystem> = Arc::new(faults.clone());
+    let mut node = Node::open(&fs, small_config()).unwrap();
+    while node.steppers.filler.step().unwrap() == Step::Worked {}
+    let opened: Vec<_> = (0..PARTITIONS).map(|partition| node.log(partition)).collect();
+    opened.iter().for_each(|(log, _)| drop(node.append(log, 1, 100, 1)));
+    node.write().unwrap();
+    node.spill().unwrap();
+    for (log, observer) in &opened {
+        // There is something to checkpoint, and nothing to write to segments.
+        node.append(log, 1, 100, 2);
+        log.truncate(EPOCH, Offset(1)).unwrap();
+        let snapshot = Snapshot { tag: Offset(1), bytes: "state".into() };
+        *lock(&observer.snapshot) = Some(snapshot);
+    }
+    let syncs = || faults.calls(Call::Sync) + faults.calls(Call::SyncDir);
+    let before = syncs();
+    let shard = Arc::clone(node.wal.shard());
+    shard.close();
+    while node.steppers.writer.step().unwrap() != Step::Done {}
+    shard.set_writer_done();
+    while node.steppers.spill.step().unwrap() != Step::Done {}
+    assert!(syncs() - before < 20, "{} syncs", syncs() - before);
+    drop((node, shard, opened));
+    mem.crash(3);
+    let node = Node::open(&fs, small_config()).unwrap();
+    let found = node.recovered.partitions.iter().filter(|found| found.snapshot.is_some());
+    assert_eq!(found.count(), PARTITIONS as usize);
 }
