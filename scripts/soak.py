@@ -326,6 +326,7 @@ def is_transient(error):
     return error.retriable() or error.code() in (
         KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN,
         KafkaError.REQUEST_TIMED_OUT, KafkaError.TOPIC_ALREADY_EXISTS,
+        KafkaError.FENCED_LEADER_EPOCH, KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC,
     )
 

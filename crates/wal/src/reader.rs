@@ -146,25 +146,28 @@ fn find_by_timestamp(
     upper: Offset,
 ) -> Result<Option<FoundBatch>, ReadError> {
     // Memory and where segments end at one moment: what is spilled later is found in neither.
-    let (in_tail, spilled_end) = {
+    let (in_tail, log_start, spilled_end) = {
         let state = readable(log)?;
         let late = |entry: &&Entry| entry.facts().max_timestamp >= timestamp_ms;
-        (in_memory(&state, upper).find(late).cloned(), state.spilled_end)
+        (in_memory(&state, upper).find(late).cloned(), state.log_start, state.spilled_end)
     };
     let in_segments = match log.reader() {
-        Some(reader) => reader.find_by_timestamp(timestamp_ms, upper.min(spilled_end))?,
+        Some(reader) => {
+            reader.find_by_timestamp(timestamp_ms, log_start, upper.min(spilled_end))?
+        }
         None => None,
     };
     Ok(in_segments.or(in_tail).map(|entry| FoundBatch { entry }))
 }
 
 fn find_max_timestamp(log: &LogInner, upper: Offset) -> Result<Option<FoundBatch>, ReadError> {
-    let (in_tail, spilled_end) = {
+    let (in_tail, log_start, spilled_end) = {
         let state = readable(log)?;
-        (first_of_greatest(in_memory(&state, upper)).cloned(), state.spilled_end)
+        let greatest = first_of_greatest(in_memory(&state, upper)).cloned();
+        (greatest, state.log_start, state.spilled_end)
     };
     let in_segments = match log.reader() {
-        Some(reader) => reader.find_max_timestamp(upper.min(spilled_end))?,
+        Some(reader) => reader.find_max_timestamp(log_start, upper.min(spilled_end))?,
         None => None,
     };
     let found = first_of_greatest(in_segments.iter().chain(&in_tail));

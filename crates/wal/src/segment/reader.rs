@@ -140,23 +140,25 @@ impl SegmentReader {
         Ok(batch.map_or(offset, |(_, facts)| facts.base_offset))
     }
 
-    /// The first batch that ends at or below `upper` and whose greatest timestamp is at least
-    /// `timestamp_ms`.
+    /// The first batch that ends behind `from`, at or below `upper`, and whose greatest timestamp is
+    /// at least `timestamp_ms`. Segments may hold what was deleted for a while yet.
     ///
     /// # Errors
     /// As [`ReadError`] says.
     pub fn find_by_timestamp(
         &self,
         timestamp_ms: i64,
+        from: Offset,
         upper: Offset,
     ) -> Result<Option<Entry>, ReadError> {
         let view = self.open_view()?;
+        let start = view.start.max(from);
         let mut late_enough = |facts: &BatchHeader| facts.max_timestamp >= timestamp_ms;
         for (segment, end) in self.segments_below(&view, upper) {
             let reaches = |interval: &Interval| interval.max_timestamp >= timestamp_ms;
             let first = segment.first_interval(&self.files, end, reaches);
             let Some(first) = first.map_err(|e| io_error(segment, e))? else { continue };
-            let from = first.base.max(view.start);
+            let from = first.base.max(start);
             if let Some(found) = self.find(segment, end, from, upper, &mut late_enough)? {
                 return Ok(Some(found));
             }
@@ -164,22 +166,27 @@ impl SegmentReader {
         Ok(None)
     }
 
-    /// The batch with the greatest timestamp of those that end at or below `upper`; the first of
-    /// equals.
+    /// The batch with the greatest timestamp of those that end behind `from` and at or below
+    /// `upper`; the first of equals.
     ///
     /// # Errors
     /// As [`ReadError`] says.
-    pub fn find_max_timestamp(&self, upper: Offset) -> Result<Option<Entry>, ReadError> {
+    pub fn find_max_timestamp(
+        &self,
+        from: Offset,
+        upper: Offset,
+    ) -> Result<Option<Entry>, ReadError> {
         let mut greatest: Option<i64> = None;
         {
             let view = self.open_view()?;
             for (segment, end) in self.segments_below(&view, upper) {
-                let found = self.max_timestamp_in(segment, view.start, end, upper)?;
+                let start = view.start.max(from);
+                let found = self.max_timestamp_in(segment, start, end, upper)?;
                 greatest = greatest.max(found);
             }
         }
         match greatest {
-            Some(timestamp_ms) => self.find_by_timestamp(timestamp_ms, upper),
+            Some(timestamp_ms) => self.find_by_timestamp(timestamp_ms, from, upper),
             None => Ok(None),
         }
     }

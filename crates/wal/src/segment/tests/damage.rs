@@ -60,7 +60,8 @@ fn any_bit_of_an_index_may_flip_and_every_batch_is_served() {
             machine.flip(index_path(base), position as u64, (position % 8) as u8).unwrap();
             let (segments, _) = open_at(&machine, 0, 60);
             assert_eq!(read_all(&segments), (bytes_of(&entries), vec![]), "{base} {position}");
-            let found = segments.reader().find_by_timestamp(5, Offset(60)).unwrap().unwrap();
+            let found =
+                segments.reader().find_by_timestamp(5, Offset(0), Offset(60)).unwrap().unwrap();
             assert_eq!(found.facts().base_offset, Offset(50), "{base} {position}");
         }
     }

@@ -304,18 +304,19 @@ fn timestamps_are_found_in_open_and_closed_segments() {
         let reader = segments.reader();
         let base = |found: Option<Entry>| found.map(|entry| entry.facts().base_offset.0);
         let start = segments.start_offset().0;
-        for timestamp in -1..7 {
+        for (timestamp, from) in (-1..7).flat_map(|time| [(time, 0), (time, 25), (time, 47)]) {
             let is_first = |e: &&Entry| {
-                e.facts().next_offset().0 > start && e.facts().max_timestamp >= timestamp
+                let next = e.facts().next_offset().0;
+                next > start.max(from) && e.facts().max_timestamp >= timestamp
             };
             let expected = entries.iter().find(is_first).cloned();
-            let found = reader.find_by_timestamp(timestamp, Offset(61)).unwrap();
-            assert_eq!(found, expected, "timestamp {timestamp} from {start}");
+            let found = reader.find_by_timestamp(timestamp, Offset(from), Offset(61)).unwrap();
+            assert_eq!(found, expected, "timestamp {timestamp} from {start}, {from}");
         }
-        assert_eq!(base(reader.find_by_timestamp(5, Offset(51)).unwrap()), None);
-        assert_eq!(base(reader.find_by_timestamp(5, Offset(52)).unwrap()), Some(50));
+        assert_eq!(base(reader.find_by_timestamp(5, Offset(0), Offset(51)).unwrap()), None);
+        assert_eq!(base(reader.find_by_timestamp(5, Offset(0), Offset(52)).unwrap()), Some(50));
         for (upper, greatest) in [(61, Some(50)), (45, Some(40)), (24, Some(20))] {
-            let found = reader.find_max_timestamp(Offset(upper)).unwrap();
+            let found = reader.find_max_timestamp(Offset(0), Offset(upper)).unwrap();
             let greatest = greatest.map(|offset: i64| offset.max(start));
             let expected = if greatest == Some(21) { Some(20) } else { greatest };
             assert_eq!(base(found), expected, "below {upper} from {start}");

@@ -108,13 +108,13 @@ proptest! {
             };
             let late = |entry: &&Entry| entry.facts().max_timestamp >= timestamp;
             let first = entries.iter().filter(lies_between).find(late).cloned();
-            let found = reader.find_by_timestamp(timestamp, Offset(upper)).unwrap();
+            let found = reader.find_by_timestamp(timestamp, Offset(0), Offset(upper)).unwrap();
             prop_assert_eq!(found, first, "timestamp {} below {}", timestamp, upper);
             let timestamps = entries.iter().filter(lies_between).map(|e| e.facts().max_timestamp);
             let greatest = timestamps.max();
             let is_it = |entry: &&Entry| Some(entry.facts().max_timestamp) == greatest;
             let first = entries.iter().filter(lies_between).find(is_it).cloned();
-            let found = reader.find_max_timestamp(Offset(upper)).unwrap();
+            let found = reader.find_max_timestamp(Offset(0), Offset(upper)).unwrap();
             prop_assert_eq!(found, first, "greatest below {}", upper);
         }
     }
