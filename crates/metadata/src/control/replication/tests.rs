@@ -191,10 +191,10 @@ fn settings_are_checked_stored_and_gone_with_their_topic() {
         ),
         ("segment.bytes", None, "Null value not supported for topic configs: segment.bytes"),
         (
-            "retention.ms",
-            Some("1000"),
-            "retention.ms is not honoured: records are not deleted by age or size yet; leave \
-             it unset",
+            "cleanup.policy",
+            Some("compact"),
+            "cleanup.policy = \"compact\" is not honoured: logs are not compacted yet; only \
+             \"delete\", the default, is",
         ),
     ] {
         assert_refused(&mut test, &with_configs(&[(key, value)]), ErrorCode::InvalidConfig, text);
