@@ -140,8 +140,8 @@ impl SegmentReader {
         Ok(batch.map_or(offset, |(_, facts)| facts.base_offset))
     }
 
-    /// The first batch that ends behind `from`, at or below `upper`, and whose greatest timestamp is
-    /// at least `timestamp_ms`. Segments may hold what was deleted for a while yet.
+    /// The first batch that ends behind `from`, at or below `upper`, and whose greatest timestamp
+    /// is at least `timestamp_ms`. Segments may hold what was deleted for a while yet.
     ///
     /// # Errors
     /// As [`ReadError`] says.
