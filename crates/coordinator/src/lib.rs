@@ -8,6 +8,8 @@
 //!   continues as the one that wrote them would after all its members fell silent.
 //! - Every request gets exactly one response, in some plan.
 
+pub mod partitioner;
 pub mod request;
 
+pub use partitioner::partition_for;
 pub use request::{GroupRequest, GroupResponse, Now, RequestId};
