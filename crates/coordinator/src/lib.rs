@@ -8,8 +8,18 @@
 //!   continues as the one that wrote them would after all its members fell silent.
 //! - Every request gets exactly one response, in some plan.
 
+pub mod event;
 pub mod partitioner;
+pub mod record;
 pub mod request;
+pub mod settings;
+pub mod shard;
 
+mod group;
+
+pub use event::Event;
 pub use partitioner::partition_for;
+pub use record::{GroupRecord, RecordError};
 pub use request::{GroupRequest, GroupResponse, Now, RequestId};
+pub use settings::GroupSettings;
+pub use shard::{GroupShard, GroupSummary, Planned, Rebalance, RebalanceCause};
