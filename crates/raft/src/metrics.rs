@@ -9,82 +9,64 @@ const FALLBACK_SECONDS: &[f64] =
 const PROPOSE_SECONDS: &[f64] =
     &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
-/// Defines the metrics: field, type, how it is made, name; the comment is the help text.
-macro_rules! metrics {
-    ($(
-        #[doc = $help:literal]
-        $field:ident: $type:ty = $make:ident($name:literal $(, $more:expr)*);
-    )*) => {
-        /// Handles of every metric of one Raft node; clones share them.
-        #[derive(Debug, Clone)]
-        pub struct RaftMetrics { $(#[doc = $help] pub(crate) $field: $type,)* }
-
-        impl RaftMetrics {
-            /// Registers every metric.
-            ///
-            /// # Errors
-            /// When one of the names is already registered.
-            pub fn register(registry: &Registry) -> Result<RaftMetrics, prometheus::Error> {
-                Ok(RaftMetrics {
-                    $($field: $make(registry, $name, $help.trim_ascii() $(, $more)*)?,)*
-                })
-            }
-        }
-    };
-}
-
-metrics! {
-    /// Reads of Raft entries answered from memory.
-    entries_hit: IntCounter = counter("tidelog_raft_entries_hit_total");
-    /// Reads of Raft entries that left memory, by where they ended.
-    fallback_cache: IntCounter = counter_of("tidelog_raft_wal_fallback_total", "cache");
-    /// Reads of Raft entries that left memory, by where they ended.
-    fallback_disk: IntCounter = counter_of("tidelog_raft_wal_fallback_total", "disk");
-    /// Time of reads of Raft entries that left memory.
-    fallback_seconds: Histogram =
-        histogram("tidelog_raft_wal_fallback_duration_seconds", FALLBACK_SECONDS);
-    /// Bytes of Raft entries read back from the log and kept decoded.
-    cold_cache_bytes: IntGauge = gauge("tidelog_raft_cold_cache_bytes");
-    /// Bytes of recent Raft entries in memory.
-    memory_bytes: IntGauge = gauge("tidelog_raft_entries_memory_bytes");
-    /// Recent Raft entries in memory.
-    memory_entries: IntGauge = gauge("tidelog_raft_entries_memory");
-    /// Current Raft term.
-    term: IntGauge = gauge("tidelog_raft_term");
-    /// 1 where this node leads the metadata group.
-    is_leader: IntGauge = gauge("tidelog_raft_is_leader");
-    /// Raft id of the leader, 0 where none is known.
-    leader_id: IntGauge = gauge("tidelog_raft_leader_id");
-    /// Changes of the Raft leader seen by this node.
-    leader_changes: IntCounter = counter("tidelog_raft_leader_changes_total");
-    /// First index of the Raft log on disk.
-    first_index: IntGauge = gauge("tidelog_raft_first_index");
-    /// Last index of the Raft log.
-    last_index: IntGauge = gauge("tidelog_raft_last_index");
-    /// Highest committed index.
-    commit_index: IntGauge = gauge("tidelog_raft_commit_index");
-    /// Highest applied index.
-    applied_index: IntGauge = gauge("tidelog_raft_applied_index");
-    /// Proposals taken and not yet committed.
-    proposals_pending: IntGauge = gauge("tidelog_raft_proposals_pending");
-    /// Time from a proposal to its commitment.
-    propose_seconds: Histogram =
-        histogram("tidelog_raft_propose_duration_seconds", PROPOSE_SECONDS);
-    /// Raft messages dropped at a full queue.
-    messages_dropped: IntCounter = counter("tidelog_raft_messages_dropped_total");
-    /// Files of the Raft log.
-    log_files: IntGauge = gauge("tidelog_raft_log_files");
-    /// Bytes written to the Raft log.
-    log_write_bytes: IntCounter = counter("tidelog_raft_log_write_bytes_total");
-    /// Time of one sync of the Raft log.
-    log_sync_seconds: Histogram =
-        histogram("tidelog_raft_log_sync_duration_seconds", PROPOSE_SECONDS);
-    /// Snapshots of the own state made durable.
-    snapshots_taken: IntCounter = counter("tidelog_raft_snapshots_taken_total");
-    /// Snapshots sent to followers.
-    snapshots_sent: IntCounter = counter("tidelog_raft_snapshots_sent_total");
-    /// Snapshots received from a leader and made durable.
-    snapshots_installed: IntCounter = counter("tidelog_raft_snapshots_installed_total");
+tidelog_wal::metrics_table! {
+    /// Handles of every metric of one Raft node; clones share them.
+    pub struct RaftMetrics {
+        /// Reads of Raft entries answered from memory.
+        pub(crate) entries_hit: IntCounter = counter("tidelog_raft_entries_hit_total");
+        /// Reads of Raft entries that left memory, by where they ended.
+        pub(crate) fallback_cache: IntCounter =
+            counter_of("tidelog_raft_wal_fallback_total", "cache");
+        /// Reads of Raft entries that left memory, by where they ended.
+        pub(crate) fallback_disk: IntCounter =
+            counter_of("tidelog_raft_wal_fallback_total", "disk");
+        /// Time of reads of Raft entries that left memory.
+        pub(crate) fallback_seconds: Histogram =
+            histogram("tidelog_raft_wal_fallback_duration_seconds", FALLBACK_SECONDS);
+        /// Bytes of Raft entries read back from the log and kept decoded.
+        pub(crate) cold_cache_bytes: IntGauge = gauge("tidelog_raft_cold_cache_bytes");
+        /// Bytes of recent Raft entries in memory.
+        pub(crate) memory_bytes: IntGauge = gauge("tidelog_raft_entries_memory_bytes");
+        /// Recent Raft entries in memory.
+        pub(crate) memory_entries: IntGauge = gauge("tidelog_raft_entries_memory");
+        /// Current Raft term.
+        pub(crate) term: IntGauge = gauge("tidelog_raft_term");
+        /// 1 where this node leads the metadata group.
+        pub(crate) is_leader: IntGauge = gauge("tidelog_raft_is_leader");
+        /// Raft id of the leader, 0 where none is known.
+        pub(crate) leader_id: IntGauge = gauge("tidelog_raft_leader_id");
+        /// Changes of the Raft leader seen by this node.
+        pub(crate) leader_changes: IntCounter = counter("tidelog_raft_leader_changes_total");
+        /// First index of the Raft log on disk.
+        pub(crate) first_index: IntGauge = gauge("tidelog_raft_first_index");
+        /// Last index of the Raft log.
+        pub(crate) last_index: IntGauge = gauge("tidelog_raft_last_index");
+        /// Highest committed index.
+        pub(crate) commit_index: IntGauge = gauge("tidelog_raft_commit_index");
+        /// Highest applied index.
+        pub(crate) applied_index: IntGauge = gauge("tidelog_raft_applied_index");
+        /// Proposals taken and not yet committed.
+        pub(crate) proposals_pending: IntGauge = gauge("tidelog_raft_proposals_pending");
+        /// Time from a proposal to its commitment.
+        pub(crate) propose_seconds: Histogram =
+            histogram("tidelog_raft_propose_duration_seconds", PROPOSE_SECONDS);
+        /// Raft messages dropped at a full queue.
+        pub(crate) messages_dropped: IntCounter = counter("tidelog_raft_messages_dropped_total");
+        /// Files of the Raft log.
+        pub(crate) log_files: IntGauge = gauge("tidelog_raft_log_files");
+        /// Bytes written to the Raft log.
+        pub(crate) log_write_bytes: IntCounter = counter("tidelog_raft_log_write_bytes_total");
+        /// Time of one sync of the Raft log.
+        pub(crate) log_sync_seconds: Histogram =
+            histogram("tidelog_raft_log_sync_duration_seconds", PROPOSE_SECONDS);
+        /// Snapshots of the own state made durable.
+        pub(crate) snapshots_taken: IntCounter = counter("tidelog_raft_snapshots_taken_total");
+        /// Snapshots sent to followers.
+        pub(crate) snapshots_sent: IntCounter = counter("tidelog_raft_snapshots_sent_total");
+        /// Snapshots received from a leader and made durable.
+        pub(crate) snapshots_installed: IntCounter =
+            counter("tidelog_raft_snapshots_installed_total");
+    }
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
