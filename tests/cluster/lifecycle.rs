@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use tidelog_tests::{
+    batch::Batch,
     http,
     node::{Node, Options, PATIENCE},
+    programs::{bytes_on_disk, wait_until},
     wire::{Wire, encode, fetch_request},
 };
 
@@ -54,6 +56,25 @@ fn a_busy_port_is_refused_with_its_name() {
     second.spawn();
     assert!(!second.wait_for_exit(PATIENCE).success(), "two on one port");
     assert!(second.log_text().contains(&first.port().to_string()), "{}", second.log_text());
+}
+
+#[test]
+fn an_idle_broker_takes_no_more_disk_with_each_kill_or_stop() {
+    const FILE_BYTES: u64 = 4 << 20;
+    let options = Options::default().set("wal.file.bytes", &FILE_BYTES.to_string());
+    let mut node = Node::start(options);
+    let batch = Batch::new(vec![b"value".to_vec()]).encode().freeze();
+    node.wire().create_topic("idle", &[]).expect("an answer");
+    assert_eq!(node.wire().produce("idle", batch).expect("an answer"), (0, 0));
+    for round in 0..24 {
+        match round {
+            0..18 => node.kill(),
+            _ => assert!(node.terminate().success(), "SIGTERM in round {round}"),
+        }
+        node.restart();
+        // A file a start, in the WAL or the Raft log, would be 24 by the end.
+        wait_until("few files", PATIENCE, || bytes_on_disk(node.dir()) <= 10 * FILE_BYTES);
+    }
 }
 
 #[test]

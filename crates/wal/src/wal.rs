@@ -30,6 +30,10 @@ use crate::{
     writer::Writer,
 };
 
+/// Files of the chain that a start may leave as they are: the one that the life before wrote last,
+/// and its own.
+const FILES_AFTER_START_MAX: usize = 2;
+
 /// What recovery found in a data directory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recovered {
@@ -163,6 +167,11 @@ impl Wal {
     /// Every partition that metadata knew at start-up is open: new ones are new indeed.
     pub fn all_known_opened(&self) {
         if self.shard.unknown_suspect.swap(false, Ordering::AcqRel) {
+            self.shard.want_checkpoint();
+        }
+        // Every start begins a file. One batch that nobody spills would keep the almost empty
+        // files of all the starts since.
+        if self.shard.pool.live_files().len() > FILES_AFTER_START_MAX {
             self.shard.want_checkpoint();
         }
     }

@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 
 /// Blocks that a full file has, more or less.
 const BLOCKS_A_FILE: u64 = 64;
+/// Files' worth of unused bytes that a log may have.
+const UNUSED_FILES_MAX: u64 = 2;
 
 /// Where the record that begins with an index is in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,7 @@ pub(crate) struct OffsetTable {
     files: VecDeque<FilePoints>,
     /// The index after the last live entry.
     next: u64,
+    file_bytes: u64,
     /// Bytes between two points, more or less one record: what one cold read decodes at least.
     block_bytes: u64,
 }
@@ -59,7 +62,7 @@ impl OffsetTable {
     /// No file yet. `file_bytes` is how large the files will be.
     pub(crate) fn new(file_bytes: u64) -> OffsetTable {
         let block_bytes = (file_bytes / BLOCKS_A_FILE).max(1);
-        OffsetTable { files: VecDeque::new(), next: 1, block_bytes }
+        OffsetTable { files: VecDeque::new(), next: 1, file_bytes, block_bytes }
     }
 
     /// Most bytes of entries that one record should have, so that blocks stay near their size.
@@ -177,6 +180,15 @@ impl OffsetTable {
     /// Bytes that all files take on disk.
     pub(crate) fn bytes_on_disk(&self) -> u64 {
         self.files.iter().map(|file| file.bytes_on_disk).sum()
+    }
+
+    /// Whether the files before the newest one are mostly unused. Every start begins a file, so
+    /// that a node that starts often and writes little has many of those.
+    pub(crate) fn is_sparse(&self) -> bool {
+        let sealed = self.files.iter().rev().skip(1);
+        let used: u64 = sealed.clone().map(|file| file.end).sum();
+        let unused: u64 = sealed.map(|file| file.bytes_on_disk - file.end).sum();
+        unused > UNUSED_FILES_MAX * self.file_bytes && unused > used
     }
 
     fn cut(&mut self, index: u64) {

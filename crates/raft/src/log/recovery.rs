@@ -14,8 +14,8 @@ use bytes::Bytes;
 use tidelog_wal::{
     WalError,
     chain::{
-        self, BLOCK_BYTES, ChainConfig, ChainFile, ChainWriter, FileHeader, FilePool, block_align,
-        whole_blocks,
+        self, BLOCK_BYTES, ChainConfig, ChainFile, ChainWriter, FileHeader, FilePool,
+        RecoveredChain, block_align, whole_blocks,
     },
     env::{Caching, FileSystem, Open, read_exact_at},
 };
@@ -32,6 +32,8 @@ use crate::{config::RaftConfig, entry_cache::EntryCache, error::RaftError};
 const OWNER: [u8; 4] = *b"RAFT";
 /// Bytes of the file that a start creates when none is ready; the next ones are created beside.
 const FIRST_FILE_BYTES: u64 = 512 << 10;
+/// Freed files that are kept for the next ones.
+const FILES_RECYCLED_MAX: usize = 4;
 /// Bytes of a file that records other than entries may take.
 const STATE_BYTES_MAX: u64 = 16 << 10;
 
@@ -62,13 +64,26 @@ pub(crate) fn recover(
     config: &RaftConfig,
 ) -> Result<RecoveredLog, RaftError> {
     let oldest = oldest_sequence(&**fs, dir)?;
-    let chain = chain::recover(Arc::clone(fs), chain_config(dir, config), oldest)?;
+    let mut chain = chain::recover(Arc::clone(fs), chain_config(dir, config), oldest)?;
     let settings = &config.settings;
     let cache = EntryCache::new(0, settings.entries_memory_bytes, settings.entries_memory_max);
     let mut replay = Replay::new(cache, OffsetTable::new(settings.segment_bytes));
     let next_sequence = scan_files(&chain.files, config.group, &mut replay)?;
+    free_files(&mut chain, &mut replay);
     let (pool, chain) = chain.resume(next_sequence)?;
     Ok(RecoveredLog { replay, pool, chain, next_sequence, is_fresh: next_sequence == 1 })
+}
+
+/// What an earlier life freed and did not use again is still linked to the log: without this, a
+/// start would find no file to go on in, and make one.
+fn free_files(chain: &mut RecoveredChain, replay: &mut Replay) {
+    let (truncated, _) = replay.terms.truncated();
+    for number in replay.table.files_below(truncated) {
+        replay.table.forget_oldest(number);
+    }
+    if let Some(oldest) = replay.table.oldest_file() {
+        chain.free_before(oldest);
+    }
 }
 
 fn chain_config(dir: &Path, config: &RaftConfig) -> ChainConfig {
@@ -80,6 +95,7 @@ fn chain_config(dir: &Path, config: &RaftConfig) -> ChainConfig {
         first_file_bytes: file_bytes.min(FIRST_FILE_BYTES),
         files_max: usize::MAX,
         files_ready: 1,
+        files_recycled_max: FILES_RECYCLED_MAX,
     }
 }
 

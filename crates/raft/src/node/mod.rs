@@ -117,6 +117,7 @@ impl Node {
             snapshots_out: Vec::new(),
             snapshot: SnapshotWork::default(),
         };
+        node.snapshot.is_due = lock(&node.links.table).is_sparse();
         node.next_tick = now + node.config.tick();
         if node.is_sole_voter()
             && let Err(error) = node.raw.campaign()

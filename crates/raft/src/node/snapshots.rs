@@ -16,6 +16,8 @@ use crate::{
 pub(super) struct SnapshotWork {
     pub(super) is_asked_for: bool,
     pub(super) is_being_written: bool,
+    /// One is due whatever was applied since the last: the log had to be compacted at the start.
+    pub(super) is_due: bool,
     /// It is durable; the log is to name it when its queue has room.
     pub(super) to_name: Option<SnapshotMeta>,
     /// Bytes of entries handed out since the last one.
@@ -52,11 +54,13 @@ impl Node {
         let wanted = self.raw.mut_store().take_wanted_snapshot();
         let settings = &self.config.settings;
         // A leader's snapshot may be newer than what the owner has applied yet.
-        let is_due = applied.saturating_sub(newest) >= settings.snapshot_entries
+        let is_due = self.snapshot.is_due
+            || applied.saturating_sub(newest) >= settings.snapshot_entries
             || self.snapshot.bytes_since >= (settings.tail_bytes / 4).max(1);
         let is_wanted = wanted.is_some_and(|index| newest < index && index <= applied);
         if !self.snapshot.is_asked_for && applied > newest && (is_due || is_wanted) {
             self.snapshot.is_asked_for = true;
+            self.snapshot.is_due = false;
             self.undelivered.push_back(Event::SnapshotWanted { index: wanted.unwrap_or(applied) });
         }
     }
@@ -79,11 +83,12 @@ impl Node {
     }
 
     /// The index to truncate at: never above the snapshot, and with a tail behind it for followers
-    /// that lag. A follower that is alive keeps what it needs, up to twice the tail's bytes.
+    /// that lag, unless its files are mostly unused. A follower that is alive keeps what it needs, up to twice the tail's bytes.
     fn compaction_point(&self, snapshot_index: u64) -> u64 {
         let settings = &self.config.settings;
         let table = lock(&self.links.table);
-        let by_bytes = table.truncation_for(settings.tail_bytes);
+        let tail_bytes = if table.is_sparse() { 0 } else { settings.tail_bytes };
+        let by_bytes = table.truncation_for(tail_bytes);
         let is_too_large = table.bytes_on_disk() > 2 * settings.tail_bytes;
         drop(table);
         let by_entries = snapshot_index.saturating_sub(settings.tail_entries);

@@ -7,6 +7,7 @@ mod contract;
 mod crashes;
 mod fuzz;
 mod regressions;
+mod restarts;
 mod sole_voter;
 mod store;
 mod three_voters;

@@ -135,6 +135,11 @@ fn a_look_inside_says_what_a_start_would_find_and_changes_nothing() {
         };
         node.handle.applied(index);
     }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while node.handle.status().first_index == 1 {
+        assert!(Instant::now() < deadline, "the snapshot was never named");
+        std::thread::yield_now();
+    }
     node.handle.shutdown().expect("a clean end");
     let status = node.handle.status();
 

@@ -58,6 +58,8 @@ pub struct ChainConfig {
     pub files_max: usize,
     /// Files kept zeroed and ready.
     pub files_ready: usize,
+    /// Files kept ready at most: one that is freed beyond is removed, not recycled.
+    pub files_recycled_max: usize,
 }
 
 /// A file of the chain. Its contents start at [`BLOCK_BYTES`].
@@ -121,6 +123,13 @@ pub(crate) struct Blank {
     path: PathBuf,
     bytes: u64,
     file: Arc<dyn File>,
+}
+
+impl Blank {
+    /// A file whose contents nobody needs any more.
+    fn of(file: &ChainFile) -> Blank {
+        Blank { path: file.path.clone(), bytes: file.bytes, file: Arc::clone(&file.file) }
+    }
 }
 
 /// The bytes of a file that is to have `bytes`: whole blocks, one for the header and one more.

@@ -143,9 +143,9 @@ impl FilePool {
             recycled += 1;
             if file.bytes == self.config.file_bytes
                 && state.files(&self.config) < self.config.files_max
+                && state.ready_whole(&self.config) < self.config.files_recycled_max
             {
-                let (path, bytes) = (file.path.clone(), file.bytes);
-                state.ready.push_back(Blank { path, bytes, file: Arc::clone(&file.file) });
+                state.ready.push_back(Blank::of(&file));
             } else {
                 drop(state);
                 self.fs

@@ -77,6 +77,13 @@ impl RecoveredChain {
         Ok(true)
     }
 
+    /// Frees the files before the one with this number. Call it only when what made them
+    /// unnecessary is durable.
+    pub fn free_before(&mut self, number: u64) {
+        let freed = self.files.extract_if(.., |file| file.header.number < number);
+        self.blanks.extend(freed.map(|file| Blank::of(&file)));
+    }
+
     /// Goes on in a fresh file whose first record has `next_sequence`. Files of the chain with
     /// nothing below that are freed. The header is written, not yet synced: append what proves
     /// that recovery is done, and sync.
@@ -87,11 +94,7 @@ impl RecoveredChain {
         let RecoveredChain { files, fs, config, mut blanks, next_slot, highest_number } = self;
         let (live, emptied): (Vec<_>, Vec<_>) =
             files.into_iter().partition(|file| file.header.first_sequence < next_sequence);
-        blanks.extend(emptied.iter().map(|file| Blank {
-            path: file.path.clone(),
-            bytes: file.bytes,
-            file: Arc::clone(&file.file),
-        }));
+        blanks.extend(emptied.iter().map(|file| Blank::of(file)));
         let dir = config.dir.clone();
         let pool = FilePool::new(Arc::clone(&fs), config, live, blanks, next_slot, highest_number);
         sync_dir(&*fs, &dir)?;
@@ -226,10 +229,6 @@ fn follow(
         let what = "a WAL file that is still needed is missing";
         return Err(WalError::Corrupt { path: dir.to_owned(), what });
     }
-    blanks.extend(by_number.into_values().map(|file| Blank {
-        path: file.path.clone(),
-        bytes: file.bytes,
-        file: Arc::clone(&file.file),
-    }));
+    blanks.extend(by_number.values().map(|file| Blank::of(file)));
     Ok((chain, blanks))
 }

@@ -130,6 +130,7 @@ fn read_directory(
         first_file_bytes: config.first_file_bytes,
         files_max: (config.wal_bytes_max / config.file_bytes).max(4) as usize,
         files_ready: FILES_READY,
+        files_recycled_max: usize::MAX,
     };
     let oldest = found.as_ref().map_or(1, |checkpoint| checkpoint.oldest_needed);
     let chain = chain::recover(Arc::clone(fs), chain_config, oldest)?;

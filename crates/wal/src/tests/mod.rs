@@ -6,6 +6,7 @@ mod history;
 mod model;
 mod recovery;
 mod regressions;
+mod restarts;
 mod retention;
 mod room;
 mod rules;

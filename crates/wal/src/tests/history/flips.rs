@@ -85,6 +85,7 @@ fn frames_on_disk(
         first_file_bytes: config.first_file_bytes,
         files_max: 8,
         files_ready: 0,
+        files_recycled_max: 0,
     };
     let chain =
         crate::chain::recover(Arc::clone(fs), chain_config, checkpoint.oldest_needed).ok()?;
