@@ -83,7 +83,8 @@ impl Node {
     }
 
     /// The index to truncate at: never above the snapshot, and with a tail behind it for followers
-    /// that lag, unless its files are mostly unused. A follower that is alive keeps what it needs, up to twice the tail's bytes.
+    /// that lag, unless the files are mostly unused. A follower that is alive keeps what it needs,
+    /// up to twice the tail's bytes.
     fn compaction_point(&self, snapshot_index: u64) -> u64 {
         let settings = &self.config.settings;
         let table = lock(&self.links.table);
