@@ -4,6 +4,7 @@
 //! What happens between the steps (appends, truncations) is noticed by the partition's count of
 //! cuts. One thread does all of it, so nobody else writes segments or checkpoints.
 
+mod pick;
 mod retain;
 
 use std::{
@@ -14,7 +15,10 @@ use std::{
 
 use tidelog_types::{Entry, Offset, TopicIdPartition};
 
-use self::retain::Retaining;
+use self::{
+    pick::{Begun, Reach},
+    retain::Retaining,
+};
 use crate::{
     checkpoint::{Checkpoint, PartitionEntry, SnapshotName},
     config::Durability,
@@ -43,6 +47,8 @@ pub(crate) struct Spill {
     /// Spilled batches still in memory for readers, in the order in which they may go.
     evictable: VecDeque<Evictable>,
     evictable_bytes: u64,
+    /// The passes that began last.
+    begun: Begun,
     /// Durable sequence of the last pass that was checkpointed.
     last_pass: u64,
     /// The log is closing and everything is checkpointed.
@@ -119,6 +125,7 @@ impl Spill {
         segments: BTreeMap<TopicIdPartition, Segments>,
     ) -> Spill {
         Spill {
+            begun: Begun::default(),
             last_pass: 0,
             shard,
             files,
@@ -138,10 +145,11 @@ impl Spill {
         let done = match phase {
             Phase::Waiting => {
                 let is_searching = !self.shard.is_writer_done() && self.retain_some();
-                if let Some(step) = self.rest() {
-                    return Ok(if is_searching { Step::Worked } else { step });
+                match self.wanted() {
+                    Ok(reach) => self.write(reach),
+                    Err(_) if is_searching => return Ok(Step::Worked),
+                    Err(step) => return Ok(step),
                 }
-                self.write()
             }
             Phase::Written(pass) => self.sync(pass),
             Phase::Synced(pass) => self.decide(pass),
@@ -159,24 +167,6 @@ impl Spill {
         let is_removed = |log: &Arc<LogInner>| log.is_removed() && !log.is_leaving();
         !self.shard.is_writer_done()
             && (self.shard.has_log_start_waits() || self.shard.all_logs().iter().any(is_removed))
-    }
-
-    /// What to return if there is nothing to do now.
-    fn rest(&mut self) -> Option<Step> {
-        let shard = &self.shard;
-        let is_closing = shard.is_writer_done.load(Ordering::Acquire);
-        if is_closing {
-            return self.is_flushed.then_some(Step::Done);
-        }
-        let asked = shard.spill_wanted.swap(false, Ordering::AcqRel)
-            | shard.checkpoint_wanted.swap(false, Ordering::AcqRel);
-        let pressure = shard.budget.pressure();
-        let unspilled = pressure.tail_bytes.saturating_sub(self.evictable_bytes);
-        let is_wal_long = shard.pool.live_bytes() > shard.config.wal_bytes_max / 2
-            && shard.durable_sequence() > self.last_pass;
-        let is_tail_long = unspilled >= shard.config.tail_bytes_max / 4;
-        let wanted = asked || is_wal_long || is_tail_long || pressure.waits_for_tail;
-        (!wanted).then_some(Step::Idle)
     }
 
     /// A full disk is waited for; while the log closes it is reported instead.
@@ -202,7 +192,7 @@ impl Spill {
 
     // ---- first step: segments
 
-    fn write(&mut self) -> Result<(), WalError> {
+    fn write(&mut self, reach: Reach) -> Result<(), WalError> {
         let started = Instant::now();
         if self.shard.config.durability == Durability::PageCache {
             // What is not synced cannot be spilled: the next pass finds more.
@@ -211,7 +201,9 @@ impl Spill {
         }
         let sequence = self.shard.durable_sequence();
         let mut pass = Pass { sequence, parts: BTreeMap::new(), started, is_relief: false };
-        for log in self.shard.all_logs() {
+        let logs = self.pick(self.shard.all_logs(), reach);
+        self.begun.note(sequence);
+        for log in logs {
             if let Some(part) = self.write_part(&log, sequence)? {
                 pass.parts.insert(log.id, part);
             }
