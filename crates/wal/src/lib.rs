@@ -35,6 +35,8 @@ pub mod segment;
 mod shard;
 mod snapshot;
 mod spill;
+#[cfg(any(test, feature = "test-fs"))]
+mod stepped;
 mod threads;
 pub mod wal;
 mod writer;
@@ -47,6 +49,8 @@ pub use log::{
 pub use metrics::WalMetrics;
 pub use reservations::{Reservation, ReserveTicket};
 pub use segment::{SegmentError, SegmentReader, Segments, SegmentsConfig, SegmentsReport};
+#[cfg(any(test, feature = "test-fs"))]
+pub use stepped::SteppedWal;
 pub use wal::{CutReport, Recovered, Wal};
 
 // Fuzz bodies name the crate from outside.

@@ -259,6 +259,11 @@ impl Wal {
         }
         self.shard.set_writer_done();
         threads.for_each(join);
+        self.end_close()
+    }
+
+    /// The threads are gone: lets other processes in, and says whether everything was moved.
+    pub(crate) fn end_close(&self) -> Result<(), WalError> {
         lock(&self.running.directory).take();
         match lock(&self.shard.close_error).take() {
             Some(error) => Err(error),
@@ -266,7 +271,7 @@ impl Wal {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "test-fs"))]
     pub(crate) fn shard(&self) -> &Arc<Shard> {
         &self.shard
     }

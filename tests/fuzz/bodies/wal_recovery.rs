@@ -7,8 +7,6 @@ mod input;
 use std::{
     ops::Range,
     sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
-    thread,
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -18,19 +16,19 @@ use tidelog_types::{
     TopicIdPartition, Uuid, batch_header::BATCH_CRC_START,
 };
 use tidelog_wal::{
-    Log, LogObserver, LogSettings, ReadError, ReadOutcome, Recovered, Snapshot, Wal, WalConfig,
-    WalMetrics, checksum::crc32c, env::mem::MemFileSystem,
+    Log, LogObserver, LogSettings, ReadError, ReadOutcome, Recovered, Snapshot, SteppedWal,
+    WalConfig, WalMetrics, checksum::crc32c, env::mem::MemFileSystem,
 };
 
 const EPOCH: LeaderEpoch = LeaderEpoch(1);
-/// Nothing here waits for longer unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Every byte says how the files of one data directory are spoiled: see `disk`.
+/// The first byte says which directory is spoiled; the others how: see `disk`.
 pub fn run(data: &[u8]) {
-    static IMAGE: OnceLock<MemFileSystem> = OnceLock::new();
-    let fs = IMAGE.get_or_init(image).fork();
-    disk::spoil(&fs, &mut Input(data));
+    static IMAGES: OnceLock<[MemFileSystem; ENDS]> = OnceLock::new();
+    let images = IMAGES.get_or_init(|| std::array::from_fn(image));
+    let mut input = Input(data);
+    let fs = images[usize::from(input.byte()) % ENDS].fork();
+    disk::spoil(&fs, &mut input);
     let Some(first) = survey(&fs) else { return };
     let second = survey(&fs).expect("what a recovery left, the next one opens");
     assert_eq!(first, second, "recovering twice equals recovering once");
@@ -49,36 +47,40 @@ struct Served {
 
 /// Opens, reads everything, closes. `None` where the directory is refused.
 fn survey(fs: &MemFileSystem) -> Option<Vec<Served>> {
-    let (wal, recovered) = match open(fs) {
+    let (mut stepped, recovered) = match open(fs) {
         Ok(opened) => opened,
         Err(error) => {
             assert!(!error.to_string().is_empty());
             return None;
         }
     };
-    let served = recovered.partitions.iter().map(|found| {
+    let mut served = Vec::new();
+    for found in recovered.partitions {
         let watermark = Watermark::new(found.high_watermark);
-        let log = wal.open_log(found.id, settings(), watermark).expect("a log that recovery kept");
+        let log = stepped.wal().open_log(found.id, settings(), watermark);
+        let log = log.expect("a log that recovery kept");
         assert_eq!(log.log_start_offset(), found.log_start_offset);
         assert_eq!(log.log_end_offset(), found.log_end_offset);
-        let (batches, refused) = if found.suspect { Default::default() } else { read_all(&log) };
-        Served {
+        let (batches, refused) = match found.suspect {
+            true => Default::default(),
+            false => read_all(&mut stepped, &log),
+        };
+        served.push(Served {
             id: found.id,
             bounds: found.log_start_offset.0..found.log_end_offset.0,
             high_watermark: found.high_watermark.0,
             is_suspect: found.suspect,
             batches,
             refused,
-        }
-    });
-    let served = served.collect();
-    wal.flush_and_close().expect("a disk that works");
+        });
+    }
+    stepped.close().expect("a disk that works");
     Some(served)
 }
 
-fn open(fs: &MemFileSystem) -> Result<(Wal, Recovered), tidelog_wal::WalError> {
+fn open(fs: &MemFileSystem) -> Result<(SteppedWal, Recovered), tidelog_wal::WalError> {
     let metrics = WalMetrics::register(&prometheus::Registry::new()).expect("a fresh registry");
-    Wal::open(config(), Arc::new(fs.clone()), metrics)
+    SteppedWal::open(config(), Arc::new(fs.clone()), metrics)
 }
 
 /// Small files, so that a short history has all kinds of them.
@@ -102,11 +104,11 @@ fn settings() -> LogSettings {
 }
 
 /// Every whole batch, each by itself, and the ranges that are refused.
-fn read_all(log: &Log) -> (Vec<Bytes>, Vec<Range<i64>>) {
+fn read_all(stepped: &mut SteppedWal, log: &Log) -> (Vec<Bytes>, Vec<Range<i64>>) {
     let (mut batches, mut refused) = (Vec::new(), Vec::new());
     let (mut next, end) = (log.log_start_offset(), log.log_end_offset());
     while next < end {
-        match read(log, next) {
+        match read(stepped, log, next) {
             Ok(bytes) => {
                 let found = split(&bytes, next);
                 next = BatchHeader::decode(found[found.len() - 1].first_chunk().expect("a header"))
@@ -125,7 +127,7 @@ fn read_all(log: &Log) -> (Vec<Bytes>, Vec<Range<i64>>) {
 }
 
 /// At least one batch from `from` on, from memory or from segments.
-fn read(log: &Log, from: Offset) -> Result<Vec<u8>, ReadError> {
+fn read(stepped: &mut SteppedWal, log: &Log, from: Offset) -> Result<Vec<u8>, ReadError> {
     let bytes = match log.read(from, log.log_end_offset(), 4096, true)? {
         ReadOutcome::Entries(entries) => {
             entries.iter().flat_map(|e| [&e.header[..], &e.records].concat()).collect()
@@ -133,7 +135,8 @@ fn read(log: &Log, from: Offset) -> Result<Vec<u8>, ReadError> {
         ReadOutcome::Cold(wanted) => {
             let (done, answer) = mpsc::sync_channel(1);
             log.read_cold(wanted, Box::new(move |read| done.send(read).expect("a reader")))?;
-            answer.recv_timeout(PATIENCE).expect("an answer")?.concat()
+            stepped.rest().expect("a disk that works");
+            answer.try_recv().expect("an answer")?.concat()
         }
     };
     assert!(!bytes.is_empty(), "a read below the end gives something at {from:?}");
@@ -158,32 +161,22 @@ fn split(bytes: &[u8], from: Offset) -> Vec<Bytes> {
     batches
 }
 
-/// Knows the high watermark, and tells what became durable.
-struct Watermark {
-    high_watermark: Mutex<Offset>,
-    durable: mpsc::SyncSender<Offset>,
-}
+/// Knows the high watermark: what became durable.
+struct Watermark(Mutex<Offset>);
 
 impl Watermark {
     fn new(high_watermark: Offset) -> Arc<Watermark> {
-        Watermark::telling(high_watermark).0
-    }
-
-    fn telling(high_watermark: Offset) -> (Arc<Watermark>, mpsc::Receiver<Offset>) {
-        let (durable, told) = mpsc::sync_channel(1000);
-        (Arc::new(Watermark { high_watermark: Mutex::new(high_watermark), durable }), told)
+        Arc::new(Watermark(Mutex::new(high_watermark)))
     }
 }
 
 impl LogObserver for Watermark {
     fn on_durable(&self, durable_end: Offset) {
-        *self.high_watermark.lock().unwrap_or_else(PoisonError::into_inner) = durable_end;
-        // Nobody listens once the image is made.
-        let _ = self.durable.try_send(durable_end);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = durable_end;
     }
 
     fn high_watermark(&self) -> Offset {
-        *self.high_watermark.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn snapshot(&self) -> Option<Snapshot> {
@@ -191,59 +184,60 @@ impl LogObserver for Watermark {
     }
 }
 
-/// A directory whose process was killed: two partitions with segments, one with frames of every
-/// kind behind them, and one that is only in the WAL.
-fn image() -> MemFileSystem {
-    let fs = MemFileSystem::new();
-    let (wal, _) = open(&fs).expect("an empty machine");
-    let open_log = |partition| {
-        let id = TopicIdPartition { topic_id: Uuid([7; 16]), partition };
-        let (watermark, told) = Watermark::telling(Offset(0));
-        (wal.open_log(id, settings(), watermark).expect("a new log"), told)
-    };
-    let logs = [open_log(0), open_log(1), open_log(2)];
-    let append = |partition: usize, records: i32, bytes: usize| {
-        let (log, told) = &logs[partition];
-        let entry = batch(log.log_end_offset(), records, bytes);
-        let mut reservation = loop {
-            if let Some(reserved) = wal.try_reserve(entry.len() as u64).expect("a disk with room") {
-                break reserved;
-            }
-        };
-        let end = entry.facts().next_offset();
-        log.append(EPOCH, vec![entry], &mut reservation).expect("an open log");
-        while told.recv_timeout(PATIENCE).expect("a disk that works") < end {}
-    };
-    for round in 0..10 {
-        append(round % 2, 2, 300 + 40 * round);
-    }
-    let (done, spilled) = mpsc::sync_channel(1);
-    let done = Box::new(move || done.send(()).expect("somebody waits"));
-    logs[0].0.advance_log_start(Offset(2), done);
-    spilled.recv_timeout(PATIENCE).expect("a checkpoint");
-    for round in 0..6 {
-        append(round % 3, 3, 200);
-    }
-    logs[1].0.truncate(EPOCH, Offset(12)).expect("an open log");
-    append(1, 1, 5000);
-    logs[2].0.reset(EPOCH, Offset(100)).expect("an open log");
-    append(2, 1, 50);
-    settle(&fs);
-    let image = fs.fork();
-    wal.flush_and_close().expect("a disk that works");
-    image.kill();
-    image
-}
+/// Ways in which the process ends that leaves a directory.
+pub const ENDS: usize = 4;
 
-/// Waits until the log's threads have nothing more to write, so that an image is like another.
-fn settle(fs: &MemFileSystem) {
-    loop {
-        let before = fs.calls();
-        thread::sleep(Duration::from_millis(100));
-        if fs.calls() == before {
-            return;
+/// Two partitions with segments, one with frames of every kind behind them, and one that is only
+/// in the WAL. The same directory each time: an input must mean the same tomorrow.
+pub fn image(end: usize) -> MemFileSystem {
+    let fs = MemFileSystem::new();
+    let (mut stepped, _) = open(&fs).expect("an empty machine");
+    let logs = [0, 1, 2].map(|partition| {
+        let id = TopicIdPartition { topic_id: Uuid([7; 16]), partition };
+        let log = stepped.wal().open_log(id, settings(), Watermark::new(Offset(0)));
+        log.expect("a new log")
+    });
+    for round in 0..10 {
+        append(&mut stepped, &logs[round % 2], 2, 300 + 40 * round);
+    }
+    logs[0].advance_log_start(Offset(2), Box::new(|| {}));
+    stepped.rest().expect("a disk that works");
+    for round in 0..6 {
+        append(&mut stepped, &logs[round % 3], 3, 200);
+    }
+    logs[1].truncate(EPOCH, Offset(12)).expect("an open log");
+    append(&mut stepped, &logs[1], 1, 5000);
+    logs[2].reset(EPOCH, Offset(100)).expect("an open log");
+    append(&mut stepped, &logs[2], 1, 50);
+    match end {
+        0 => stepped.rest().expect("a disk that works"),
+        // Nothing says that the last group was synced.
+        1 => {}
+        2 => {
+            stepped.close().expect("a disk that works");
+            return fs;
+        }
+        // Killed twice, and more written in between.
+        _ => {
+            drop((stepped, logs));
+            fs.kill();
+            let (mut again, recovered) = open(&fs).expect("a directory of our own");
+            let id = recovered.partitions[0].id;
+            let log = again.wal().open_log(id, settings(), Watermark::new(Offset(0)));
+            append(&mut again, &log.expect("a log that recovery kept"), 2, 700);
+            again.rest().expect("a disk that works");
         }
     }
+    fs.kill();
+    fs
+}
+
+fn append(stepped: &mut SteppedWal, log: &Log, records: i32, bytes: usize) {
+    let entry = batch(log.log_end_offset(), records, bytes);
+    let reserved = stepped.wal().try_reserve(entry.len() as u64).expect("a disk with room");
+    let mut reservation = reserved.expect("nothing else waits");
+    log.append(EPOCH, vec![entry], &mut reservation).expect("an open log");
+    stepped.write().expect("a disk that works");
 }
 
 /// A valid batch whose bytes depend on its place.

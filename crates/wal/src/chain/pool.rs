@@ -173,6 +173,11 @@ impl FilePool {
         self.lock().live.front().map(|file| file.header.first_sequence)
     }
 
+    pub(super) fn random_epoch(&self) -> Result<u64, Fatal> {
+        let random = self.fs.random();
+        random.map_err(|error| Fatal::new("no randomness for", &self.config.dir, error))
+    }
+
     pub(super) fn config(&self) -> &ChainConfig {
         &self.config
     }

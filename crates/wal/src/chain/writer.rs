@@ -53,15 +53,7 @@ impl ChainWriter {
     /// Any error is fatal, whatever its class: the files are preallocated.
     pub fn roll(&mut self, first_sequence: u64, bytes_min: u64) -> Result<bool, Fatal> {
         self.sync()?;
-        let mut epoch = [0; 8];
-        getrandom::fill(&mut epoch).map_err(|error| {
-            Fatal::new(
-                "no randomness for",
-                &self.pool.config().dir,
-                std::io::Error::other(error.to_string()),
-            )
-        })?;
-        let epoch = u64::from_le_bytes(epoch);
+        let epoch = self.pool.random_epoch()?;
         let bytes_min = BLOCK_BYTES + block_align(bytes_min);
         let Some(file) = self.pool.start_file(first_sequence, bytes_min, epoch) else {
             return Ok(false);

@@ -245,6 +245,10 @@ impl FileSystem for FaultFileSystem {
     fn total_bytes(&self, path: &Path) -> io::Result<u64> {
         self.inner.total_bytes(path)
     }
+
+    fn random(&self) -> io::Result<u64> {
+        self.inner.random()
+    }
 }
 
 #[derive(Debug)]

@@ -127,6 +127,16 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
         let _ = path;
         Err(io::ErrorKind::Unsupported.into())
     }
+    /// A number that nobody can foresee and that does not come twice, for a file's epoch. A
+    /// machine in memory has its own, so that a history replays to the byte.
+    ///
+    /// # Errors
+    /// When the operating system has none.
+    fn random(&self) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(u64::from_le_bytes(bytes))
+    }
 }
 
 /// An open file. Reads and writes name their position, so threads may share one.

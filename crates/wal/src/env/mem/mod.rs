@@ -261,6 +261,12 @@ impl FileSystem for MemFileSystem {
         state.alive()?;
         Ok(state.free_bytes())
     }
+
+    fn random(&self) -> io::Result<u64> {
+        let mut state = self.state();
+        state.randoms += 1;
+        Ok(Rng::new(state.randoms).next())
+    }
 }
 
 fn open_node(state: &mut State, path: &Path, open: Open) -> io::Result<NodeId> {

@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) calls: u64,
     pub(super) crash_at: Option<u64>,
     pub(super) is_off: bool,
+    /// Random numbers given out so far: no life of the machine gets one again.
+    pub(super) randoms: u64,
     /// File syncs so far.
     pub(super) syncs: u64,
     pub(super) failing_sync: Option<(u64, u64)>,
@@ -52,6 +54,7 @@ impl State {
             calls: 0,
             crash_at: None,
             is_off: false,
+            randoms: 0,
             syncs: 0,
             failing_sync: None,
         }
