@@ -16,6 +16,8 @@ pub mod settings;
 pub mod shard;
 
 mod group;
+#[cfg(test)]
+mod tests;
 
 pub use event::Event;
 pub use partitioner::partition_for;

@@ -11,7 +11,7 @@ pub struct GroupSettings {
     pub session_timeout_max: Duration,
     /// How long a group that was empty waits for more members. `group.initial.rebalance.delay.ms`
     pub initial_rebalance_delay: Duration,
-    /// Members of a group; also the ids given to clients that have yet to join. `group.max.size`
+    /// Members of a group. `group.max.size`
     pub group_size_max: usize,
     /// Characters that a client may add to an offset. `offset.metadata.max.bytes`
     pub offset_metadata_chars_max: usize,

@@ -10,9 +10,7 @@ use tidelog_types::{ErrorCode, Offset};
 use crate::event::{Event, ShardChange, Volatile};
 use crate::group::admin::{self, CLASSIC};
 use crate::group::change::Change;
-use crate::group::classic::{
-    check_group_id, check_join, heartbeat, left_nothing, refused_join, refused_sync,
-};
+use crate::group::classic::{check_group_id, check_join, heartbeat, left_nothing, refused_join};
 use crate::group::draft::{Draft, volatile};
 use crate::group::offsets::{self, Offsets, tombstone};
 use crate::group::{Group, retention};
@@ -271,17 +269,10 @@ impl GroupShard {
         }
     }
 
-    /// The shard is another broker's now, or has to be loaded again: whoever waits, asks there.
-    #[must_use]
-    pub fn unload(self) -> Vec<(RequestId, GroupResponse)> {
-        let mut replies = Vec::new();
-        for member in self.groups.values().flat_map(|held| held.group.members.values()) {
-            let join = refused_join(ErrorCode::NotCoordinator, &member.member_id);
-            replies.extend(member.join.map(|id| (id, GroupResponse::Join(join))));
-            let sync = refused_sync(ErrorCode::NotCoordinator);
-            replies.extend(member.sync.map(|id| (id, GroupResponse::Sync(sync))));
-        }
-        replies
+    /// The requests that have no answer yet. When the shard goes, nobody else will answer them.
+    pub fn waiting(&self) -> impl Iterator<Item = RequestId> {
+        let members = self.groups.values().flat_map(|held| held.group.members.values());
+        members.flat_map(|member| member.join.into_iter().chain(member.sync))
     }
 
     /// All groups, for metrics.

@@ -101,9 +101,10 @@ impl Member {
         found.map(|(_, metadata)| metadata.clone()).unwrap_or_default()
     }
 
-    /// Whether it has told the protocol of a loaded member what that one told it.
-    pub(crate) fn has_said(&self, loaded: &Member) -> bool {
-        loaded.protocols.iter().all(|said| self.protocols.contains(said))
+    /// Whether a record tells of it what is so; the assignment aside, which is news.
+    pub(crate) fn is_recorded_by(&self, record: &MemberMetadata, protocol_name: &str) -> bool {
+        self.protocols.iter().any(|(name, _)| **name == *protocol_name)
+            && self.to_record(protocol_name, record.assignment.clone()) == *record
     }
 
     /// Whether it would tell its group nothing new.

@@ -171,8 +171,8 @@ impl Group {
         self.supported.get(protocol_name) == Some(&self.members.len())
     }
 
-    /// Applies a record of the log: the group is what it says. A member that is known stays as it
-    /// is, but for its assignment, if it has said the same as the record.
+    /// Applies a record of the log: the group is what it says. A member of which it says what is
+    /// so stays as it is, but for its assignment.
     pub(crate) fn replay(&mut self, value: Option<&GroupMetadataValue>) {
         assert_eq!(self.joins_waiting, 0, "nobody waits for what the log has decided");
         let Some(value) = value else {
@@ -197,13 +197,16 @@ impl Group {
 
     fn replay_members(&mut self, value: &GroupMetadataValue) {
         let mut gone = self.members.clone();
+        let protocol_name = value.protocol_name.as_ref();
         for recorded in &value.members {
-            let loaded = Member::loaded(recorded, value.protocol_name.as_ref());
-            let known = gone.remove(&recorded.member_id).filter(|known| known.has_said(&loaded));
+            let known = gone.remove(&recorded.member_id).filter(|known| {
+                protocol_name.is_some_and(|name| known.is_recorded_by(recorded, name))
+            });
             if known.is_some() {
                 let assignment = recorded.assignment.clone();
                 self.update(&recorded.member_id, |member| member.assignment = assignment);
             } else {
+                let loaded = Member::loaded(recorded, protocol_name);
                 self.make_room_for(&loaded);
                 self.insert(Arc::new(loaded));
             }

@@ -5,6 +5,8 @@
 //! things under further keys: these are carried, not understood.
 
 mod reader;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::sync::Arc;
@@ -310,7 +312,7 @@ impl GroupMetadataValue {
 
 impl MemberMetadata {
     /// The least that a member takes, in any version.
-    const BYTES_MIN: usize = 9;
+    const BYTES_MIN: usize = 15;
 
     fn encoded_len(&self) -> usize {
         let instance_id = self.group_instance_id.as_ref().map_or(0, |id| id.len());

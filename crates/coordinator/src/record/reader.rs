@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
-use super::RecordError;
+use super::{RecordError, STRING_BYTES_MAX};
 
 /// A key or a value, as far as it is not read yet. What is read of it as bytes is a copy, so that
 /// nothing of a log's batch stays in memory for the sake of a few bytes.
@@ -44,6 +44,10 @@ impl Reader {
         let length =
             if self.flexible { self.compact_length(field)? } else { i64::from(self.i16(field)?) };
         let Some(bytes) = self.take(length, field)? else { return Ok(None) };
+        // What is loaded may have to be written again, with a shorter length before it.
+        if bytes.len() > STRING_BYTES_MAX {
+            return Err(RecordError::Invalid { field });
+        }
         let text = std::str::from_utf8(&bytes).map_err(|_| RecordError::Invalid { field })?;
         Ok(Some(text.to_owned()))
     }

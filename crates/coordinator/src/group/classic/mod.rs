@@ -15,6 +15,8 @@ use crate::record::STRING_BYTES_MAX;
 use crate::request::Now;
 
 pub(crate) use heartbeat::heartbeat;
+#[cfg(test)]
+pub(crate) use join::{PROTOCOLS_MAX, RESERVED_IDS_MAX};
 pub(crate) use join::{check_join, refused_join};
 pub(crate) use leave::left_nothing;
 pub(crate) use sync::refused_sync;

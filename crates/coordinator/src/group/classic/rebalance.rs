@@ -15,6 +15,10 @@ use crate::record::GroupMetadataValue;
 use crate::request::{GroupResponse, Joined, JoinedMember, RequestId};
 use crate::shard::RebalanceCause;
 
+/// How soon a rebalance that nobody joined is looked at again, at the earliest: members may be
+/// willing to wait for no time at all.
+const NOBODY_JOINED_DELAY: Duration = Duration::from_secs(1);
+
 impl Draft<'_> {
     /// Something of the group has changed that all members have to agree on.
     pub(crate) fn rebalance_or_complete(&mut self, cause: RebalanceCause) {
@@ -54,7 +58,7 @@ impl Draft<'_> {
         if self.group.members.is_empty() {
             self.record_empty();
         } else if self.group.joins_waiting() == 0 {
-            let deadline = self.after(self.group.rebalance_timeout());
+            let deadline = self.after(self.group.rebalance_timeout().max(NOBODY_JOINED_DELAY));
             self.change(Change::RebalanceExtended { deadline, initial: None });
         } else {
             self.begin_generation();
