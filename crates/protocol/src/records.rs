@@ -111,18 +111,20 @@ pub fn first_at_or_after(
     Ok(None)
 }
 
-/// The record with the greatest timestamp, the first of several (KIP-734).
+/// The record from an offset on that has the greatest timestamp, the first of several (KIP-734).
 ///
 /// # Errors
 /// When the records cannot be opened or break the format.
 pub fn with_max_timestamp(
     entry: &Entry,
+    from: Offset,
     bytes_max: usize,
 ) -> Result<Option<RecordFacts>, RecordsError> {
     let mut greatest: Option<RecordFacts> = None;
     for record in Records::open(entry, bytes_max)? {
         let record = record?;
-        if greatest.is_none_or(|greatest| record.timestamp_ms > greatest.timestamp_ms) {
+        let is_later = |than: RecordFacts| record.timestamp_ms > than.timestamp_ms;
+        if record.offset >= from && greatest.is_none_or(is_later) {
             greatest = Some(record);
         }
     }
@@ -250,8 +252,16 @@ mod tests {
             let found = first_at_or_after(&entry, Offset(from), timestamp_ms, BYTES_MAX).unwrap();
             assert_eq!(found.map(|record| record.offset.0), offset, "{from} {timestamp_ms}");
         }
-        let greatest = with_max_timestamp(&entry, BYTES_MAX).unwrap().unwrap();
-        assert_eq!((greatest.offset, greatest.timestamp_ms), (Offset(103), 1009));
+        for (from, expected) in [
+            (0, Some((103, 1009))),
+            (104, Some((104, 1009))),
+            (105, Some((105, 1001))),
+            (106, None),
+        ] {
+            let greatest = with_max_timestamp(&entry, Offset(from), BYTES_MAX).unwrap();
+            let greatest = greatest.map(|record| (record.offset.0, record.timestamp_ms));
+            assert_eq!(greatest, expected, "{from}");
+        }
     }
 
     #[test]

@@ -302,16 +302,18 @@ impl Log {
         self.shard.queue_cold(job).map_err(|_| ReadError::Busy)
     }
 
-    /// Finds the first batch below `upper` whose greatest timestamp is at least `timestamp_ms`.
-    pub fn find_by_timestamp(&self, timestamp_ms: i64, upper: Offset, done: Found) {
+    /// Finds the first batch that ends behind `from`, below `upper`, and whose greatest timestamp is
+    /// at least `timestamp_ms`.
+    pub fn find_by_timestamp(&self, timestamp_ms: i64, from: Offset, upper: Offset, done: Found) {
         let log = Arc::clone(&self.inner);
-        self.search(ColdJob::FindByTimestamp { log, timestamp_ms, upper, done });
+        self.search(ColdJob::FindByTimestamp { log, timestamp_ms, from, upper, done });
     }
 
-    /// Finds the batch below `upper` with the greatest timestamp, the first of equals.
-    pub fn find_max_timestamp(&self, upper: Offset, done: Found) {
+    /// Finds the batch with the greatest timestamp of those that end behind `from`, below `upper`;
+    /// the first of equals.
+    pub fn find_max_timestamp(&self, from: Offset, upper: Offset, done: Found) {
         let log = Arc::clone(&self.inner);
-        self.search(ColdJob::FindMaxTimestamp { log, upper, done });
+        self.search(ColdJob::FindMaxTimestamp { log, from, upper, done });
     }
 
     /// Headers of all batches from the one that holds `from`, but for those that are damaged: they

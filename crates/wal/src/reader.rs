@@ -26,9 +26,24 @@ const IDLE_STEPS_MAX: u32 = 3;
 
 /// What the reader thread is asked.
 pub(crate) enum ColdJob {
-    Read { log: Arc<LogInner>, read: ColdRead, done: ReadDone },
-    FindByTimestamp { log: Arc<LogInner>, timestamp_ms: i64, upper: Offset, done: Found },
-    FindMaxTimestamp { log: Arc<LogInner>, upper: Offset, done: Found },
+    Read {
+        log: Arc<LogInner>,
+        read: ColdRead,
+        done: ReadDone,
+    },
+    FindByTimestamp {
+        log: Arc<LogInner>,
+        timestamp_ms: i64,
+        from: Offset,
+        upper: Offset,
+        done: Found,
+    },
+    FindMaxTimestamp {
+        log: Arc<LogInner>,
+        from: Offset,
+        upper: Offset,
+        done: Found,
+    },
 }
 
 impl std::fmt::Debug for ColdJob {
@@ -80,11 +95,11 @@ impl ColdReader {
                 }
                 done.done(found.map(|found| found.pieces));
             }
-            ColdJob::FindByTimestamp { log, timestamp_ms, upper, done } => {
-                done(find_by_timestamp(&log, timestamp_ms, upper));
+            ColdJob::FindByTimestamp { log, timestamp_ms, from, upper, done } => {
+                done(find_by_timestamp(&log, timestamp_ms, from, upper));
             }
-            ColdJob::FindMaxTimestamp { log, upper, done } => {
-                done(find_max_timestamp(&log, upper));
+            ColdJob::FindMaxTimestamp { log, from, upper, done } => {
+                done(find_max_timestamp(&log, from, upper));
             }
         }
         Ok(Step::Worked)
@@ -143,31 +158,36 @@ impl ColdReader {
 fn find_by_timestamp(
     log: &LogInner,
     timestamp_ms: i64,
+    from: Offset,
     upper: Offset,
 ) -> Result<Option<FoundBatch>, ReadError> {
     // Memory and where segments end at one moment: what is spilled later is found in neither.
-    let (in_tail, log_start, spilled_end) = {
+    let (in_tail, from, spilled_end) = {
         let state = readable(log)?;
+        let from = from.max(state.log_start);
         let late = |entry: &&Entry| entry.facts().max_timestamp >= timestamp_ms;
-        (in_memory(&state, upper).find(late).cloned(), state.log_start, state.spilled_end)
+        (in_memory(&state, from, upper).find(late).cloned(), from, state.spilled_end)
     };
     let in_segments = match log.reader() {
-        Some(reader) => {
-            reader.find_by_timestamp(timestamp_ms, log_start, upper.min(spilled_end))?
-        }
+        Some(reader) => reader.find_by_timestamp(timestamp_ms, from, upper.min(spilled_end))?,
         None => None,
     };
     Ok(in_segments.or(in_tail).map(|entry| FoundBatch { entry }))
 }
 
-fn find_max_timestamp(log: &LogInner, upper: Offset) -> Result<Option<FoundBatch>, ReadError> {
-    let (in_tail, log_start, spilled_end) = {
+fn find_max_timestamp(
+    log: &LogInner,
+    from: Offset,
+    upper: Offset,
+) -> Result<Option<FoundBatch>, ReadError> {
+    let (in_tail, from, spilled_end) = {
         let state = readable(log)?;
-        let greatest = first_of_greatest(in_memory(&state, upper)).cloned();
-        (greatest, state.log_start, state.spilled_end)
+        let from = from.max(state.log_start);
+        let greatest = first_of_greatest(in_memory(&state, from, upper)).cloned();
+        (greatest, from, state.spilled_end)
     };
     let in_segments = match log.reader() {
-        Some(reader) => reader.find_max_timestamp(log_start, upper.min(spilled_end))?,
+        Some(reader) => reader.find_max_timestamp(from, upper.min(spilled_end))?,
         None => None,
     };
     let found = first_of_greatest(in_segments.iter().chain(&in_tail));
@@ -182,9 +202,8 @@ fn first_of_greatest<'a>(entries: impl Iterator<Item = &'a Entry>) -> Option<&'a
 }
 
 /// Batches in memory that may be found: what was deleted stays there for a while.
-fn in_memory(state: &LogState, upper: Offset) -> impl Iterator<Item = &Entry> {
-    let start = state.log_start;
-    let found = move |entry: &&TailEntry| start <= entry.last && entry.last < upper;
+fn in_memory(state: &LogState, from: Offset, upper: Offset) -> impl Iterator<Item = &Entry> {
+    let found = move |entry: &&TailEntry| from <= entry.last && entry.last < upper;
     state.tail.iter().filter(found).map(|entry| &entry.entry)
 }
 

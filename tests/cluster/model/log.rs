@@ -123,15 +123,6 @@ impl Log {
         self.records().find(|(at, _)| *at == latest)
     }
 
-    /// Whether the log starts inside a batch that had a record of this time or later in front.
-    pub fn has_deleted_inside(&self, timestamp: i64) -> bool {
-        self.from(self.log_start_offset).first().is_some_and(|stored| {
-            let records = stored.sent.timestamps.iter().zip(stored.base_offset..);
-            let mut deleted = records.filter(|(_, offset)| *offset < self.log_start_offset);
-            deleted.any(|(at, _)| *at >= timestamp)
-        })
-    }
-
     fn records(&self) -> impl Iterator<Item = (i64, i64)> {
         let batches = self.batches.iter();
         let records = batches

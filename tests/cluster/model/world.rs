@@ -548,13 +548,7 @@ impl World {
                 _ => Err(UNSUPPORTED_VERSION),
             },
         };
-        // Records of that time that were deleted from inside a batch are taken for its start.
-        let is_early = |log: &Log| {
-            let found = timestamp >= 0 && log.has_deleted_inside(timestamp);
-            found
-                && told.is_ok_and(|(at, offset)| at >= timestamp && offset == log.log_start_offset)
-        };
-        assert!(told == expected || self.log(of).is_some_and(is_early), "{told:?} {expected:?}");
+        assert_eq!(told, expected);
     }
 
     fn delete_records(&mut self, of: Place, random: &mut Random) {

@@ -85,7 +85,7 @@ fn walk(entry: &Entry) {
     assert!(count <= entry.facts().records_count.max(0) as usize, "{count} records");
     let answers = peak_of(|| {
         let first = first_at_or_after(entry, Offset::ZERO, NOW_MS, OPENED_BYTES_MAX);
-        (first, with_max_timestamp(entry, OPENED_BYTES_MAX))
+        (first, with_max_timestamp(entry, Offset::ZERO, OPENED_BYTES_MAX))
     });
     assert!(answers.1 <= OPENED_MEMORY_MAX, "{} bytes to search", answers.1);
 }

@@ -1,6 +1,7 @@
 //! ListOffsets: the offset of a time, or of one of the places that have a negative number.
 //!
-//! A time is searched for by the log's reader thread, and inside the batch by the broker's walker.
+//! A time is searched for by the log's reader thread, and inside the batch by the broker's walker;
+//! where the log starts inside of that batch, perhaps once more behind it.
 //! Nothing is searched for before the reply's turn has come, and then one partition after another:
 //! a connection occupies those threads with one search at a time, however much it asks.
 
@@ -20,8 +21,12 @@ use kafka_protocol::messages::{
     list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse},
 };
 use tidelog_net::service::{CloseReason, Handled, PendingReply, Reply};
-use tidelog_protocol::{Outgoing, RequestError, records, request};
-use tidelog_types::{Entry, ErrorCode, LeaderEpoch, Offset};
+use tidelog_protocol::{
+    Outgoing, RequestError,
+    records::{self, RecordsError},
+    request,
+};
+use tidelog_types::{BatchHeader, Entry, ErrorCode, LeaderEpoch, Offset};
 use tidelog_wal::FoundBatch;
 use tokio::sync::oneshot;
 
@@ -64,20 +69,27 @@ enum Answer {
     Known(Result<Place, ErrorCode>),
     Wanted(Search),
     /// Whoever searches gives up by going away.
-    Searching(oneshot::Receiver<Result<Place, ErrorCode>>),
+    Searching(oneshot::Receiver<Answer>),
 }
 
-/// A search that has not begun.
+/// A search that has not begun, among the records from an offset on.
+#[derive(Clone)]
 struct Search {
     partition: Arc<Partition>,
     target: Target,
-    log_start_offset: Offset,
+    from: Offset,
     upper: Offset,
+    /// The latest record in front of these.
+    before: Option<Place>,
     opened_bytes_max: usize,
 }
 
 impl Place {
     const NONE: Place = Place { timestamp_ms: -1, offset: -1, leader_epoch: LeaderEpoch::NONE };
+
+    fn of(header: &BatchHeader, offset: Offset, timestamp_ms: i64) -> Place {
+        Place { timestamp_ms, offset: offset.0, leader_epoch: header.leader_epoch }
+    }
 }
 
 pub(crate) fn handle(
@@ -183,70 +195,87 @@ fn find(
         Target::MaxTimestamp | Target::AtOrAfter(_) => Answer::Wanted(Search {
             partition: Arc::clone(partition),
             target,
-            log_start_offset: view.log_start_offset,
+            from: view.log_start_offset,
             upper,
+            before: None,
             opened_bytes_max: opened_bytes_max(topic.settings.max_message_bytes),
         }),
     }
 }
 
 impl Search {
-    fn begin(&self, walker: &RecordWalker) -> oneshot::Receiver<Result<Place, ErrorCode>> {
+    fn begin(&self, walker: &RecordWalker) -> oneshot::Receiver<Answer> {
         let (sender, receiver) = oneshot::channel();
-        let (walker, target, from) = (walker.clone(), self.target, self.log_start_offset);
-        let opened_bytes_max = self.opened_bytes_max;
+        let (walker, search) = (walker.clone(), self.clone());
         let done = Box::new(move |found: Result<Option<FoundBatch>, _>| match found {
-            Ok(Some(FoundBatch { entry })) => walker.queue(move || {
-                tell(sender, Ok(place(target, from, &entry, opened_bytes_max)));
-            }),
-            Ok(None) => tell(sender, Ok(Place::NONE)),
-            Err(error) => tell(sender, Err(errors::read(&error))),
+            Ok(Some(FoundBatch { entry })) => {
+                walker.queue(move || tell(sender, search.look_inside(&entry)));
+            }
+            Ok(None) => tell(sender, Answer::Known(Ok(search.before.unwrap_or(Place::NONE)))),
+            Err(error) => tell(sender, Answer::Known(Err(errors::read(&error)))),
         });
         let log = self.partition.log();
-        match target {
+        match self.target {
             Target::AtOrAfter(timestamp_ms) => {
-                log.find_by_timestamp(timestamp_ms, self.upper, done)
+                log.find_by_timestamp(timestamp_ms, self.from, self.upper, done)
             }
-            Target::MaxTimestamp => log.find_max_timestamp(self.upper, done),
+            Target::MaxTimestamp => log.find_max_timestamp(self.from, self.upper, done),
             Target::Latest | Target::Earliest | Target::Tiered => {
                 unreachable!("what is known is not searched for")
             }
         }
         receiver
     }
+
+    /// The record that is asked for, in the batch that holds it. Where the log starts inside of the
+    /// batch, its header may speak of records that are deleted: the search goes on behind it.
+    fn look_inside(self, entry: &Entry) -> Answer {
+        let header = entry.facts();
+        let is_cut = header.base_offset < self.from;
+        let start = Place::of(&header, header.base_offset.max(self.from), header.max_timestamp);
+        let found = match header.is_log_append_time() {
+            true => Ok(Some(start)), // records all stamped by the broker share the batch's time
+            false => self.walk(entry),
+        };
+        match found {
+            Ok(Some(place)) if !is_cut || self.is_the_one(place, &header) => self.known(place),
+            Ok(before) if is_cut => {
+                Answer::Wanted(Search { from: header.next_offset(), before, ..self })
+            }
+            // A batch that lies or cannot be opened: a consumer then reads a little too early,
+            // never too late.
+            Ok(_) | Err(_) => self.known(start),
+        }
+    }
+
+    fn walk(&self, entry: &Entry) -> Result<Option<Place>, RecordsError> {
+        let bytes_max = self.opened_bytes_max.max(entry.records.len());
+        let record = match self.target {
+            Target::AtOrAfter(timestamp_ms) => {
+                records::first_at_or_after(entry, self.from, timestamp_ms, bytes_max)?
+            }
+            Target::MaxTimestamp => records::with_max_timestamp(entry, self.from, bytes_max)?,
+            Target::Latest | Target::Earliest | Target::Tiered => None,
+        };
+        let header = entry.facts();
+        Ok(record.map(|record| Place::of(&header, record.offset, record.timestamp_ms)))
+    }
+
+    /// Whether no record behind the batch can be a better answer than this one, inside of it.
+    fn is_the_one(&self, place: Place, header: &BatchHeader) -> bool {
+        self.target != Target::MaxTimestamp || place.timestamp_ms >= header.max_timestamp
+    }
+
+    /// The answer, unless there was a record before it that is as late.
+    fn known(&self, place: Place) -> Answer {
+        let as_late = |before: &Place| before.timestamp_ms >= place.timestamp_ms;
+        Answer::Known(Ok(self.before.filter(as_late).unwrap_or(place)))
+    }
 }
 
 /// Answers, if the client has not gone.
-fn tell(sender: oneshot::Sender<Result<Place, ErrorCode>>, place: Result<Place, ErrorCode>) {
-    let _ = sender.send(place);
-}
-
-/// The record that is asked for, in the batch that holds it, if it is not below `from`.
-fn place(target: Target, from: Offset, entry: &Entry, opened_bytes_max: usize) -> Place {
-    let header = entry.facts();
-    let leader_epoch = header.leader_epoch;
-    let bytes_max = opened_bytes_max.max(entry.records.len());
-    let record = match header.is_log_append_time() {
-        true => None,
-        false => walk(target, from, entry, bytes_max),
-    };
-    // Records all stamped by the broker share the batch's time. Where a batch cannot be walked, or
-    // its records of that time are deleted, what is left of its start is told: a consumer then
-    // reads a little too early, never too late.
-    let (offset, timestamp_ms) = record.unwrap_or((header.base_offset, header.max_timestamp));
-    Place { timestamp_ms, offset: offset.max(from).0, leader_epoch }
-}
-
-fn walk(target: Target, from: Offset, entry: &Entry, bytes_max: usize) -> Option<(Offset, i64)> {
-    let found = match target {
-        Target::AtOrAfter(timestamp_ms) => {
-            records::first_at_or_after(entry, from, timestamp_ms, bytes_max)
-        }
-        Target::MaxTimestamp => records::with_max_timestamp(entry, bytes_max),
-        Target::Latest | Target::Earliest | Target::Tiered => return None,
-    };
-    let record = found.ok().flatten()?;
-    Some((record.offset, record.timestamp_ms))
+fn tell(sender: oneshot::Sender<Answer>, answer: Answer) {
+    let _ = sender.send(answer);
 }
 
 /// A request some of whose partitions are being searched.
@@ -301,17 +330,20 @@ impl ListOffsets {
 impl PendingReply for ListOffsets {
     fn poll_reply(&mut self, context: &mut Context<'_>) -> Poll<Result<Outgoing, CloseReason>> {
         while let Some(answer) = self.answers.get_mut(self.known) {
-            if let Answer::Wanted(search) = answer {
-                *answer = Answer::Searching(search.begin(&self.broker.walker));
+            match answer {
+                Answer::Known(_) => self.known += 1,
+                Answer::Wanted(search) => {
+                    *answer = Answer::Searching(search.begin(&self.broker.walker));
+                }
+                Answer::Searching(receiver) => {
+                    let Poll::Ready(found) = Pin::new(receiver).poll(context) else {
+                        return Poll::Pending;
+                    };
+                    // Whoever gave up had too much to do: the client asks again.
+                    let gave_up = Answer::Known(Err(ErrorCode::RequestTimedOut));
+                    *answer = found.unwrap_or(gave_up);
+                }
             }
-            if let Answer::Searching(receiver) = answer {
-                let Poll::Ready(found) = Pin::new(receiver).poll(context) else {
-                    return Poll::Pending;
-                };
-                // Whoever gave up had too much to do: the client asks again.
-                *answer = Answer::Known(found.unwrap_or(Err(ErrorCode::RequestTimedOut)));
-            }
-            self.known += 1;
         }
         Poll::Ready(self.finish())
     }

@@ -12,6 +12,7 @@ use tidelog_protocol::{
 use tidelog_types::Compression;
 
 use crate::{
+    admin::delete_records,
     context::{BrokerTest, NOW_MS, text},
     records::{batch, produce, produce_request},
 };
@@ -64,6 +65,46 @@ fn a_time_is_found_inside_batches_of_every_codec() {
         assert_eq!(offset_of(&test, 7, NOW_MS + after_ms), (0, offset, timestamp), "{after_ms}");
     }
     assert_eq!(offset_of(&test, 7, -3), (0, 49, NOW_MS + 490), "the greatest of all");
+}
+
+/// Kafka's searches go on as well; a consumer that seeks by time shall not read what is too early.
+#[test]
+fn what_was_deleted_from_inside_a_batch_is_not_found_and_what_lies_behind_it_is() {
+    let test = BrokerTest::new();
+    test.create_topic("topic", 1, &[]);
+    for after_ms in [&[90, 10, 20, 5][..], &[15, 30, 30]] {
+        let mut builder = BatchBuilder::new(NOW_MS).compressed(Compression::Lz4);
+        after_ms.iter().for_each(|after| builder.push(NOW_MS + after, None, None));
+        assert_eq!(produce(&test, "topic", builder.build()).0, 0);
+    }
+    for (log_start_offset, timestamp, offset, found) in [
+        (0, NOW_MS + 21, 0, NOW_MS + 90),
+        (0, -3, 0, NOW_MS + 90),
+        (1, NOW_MS + 15, 2, NOW_MS + 20),
+        (1, NOW_MS + 21, 5, NOW_MS + 30),
+        (1, NOW_MS + 31, -1, -1),
+        (1, -3, 5, NOW_MS + 30),
+        (3, NOW_MS, 3, NOW_MS + 5),
+        (3, NOW_MS + 6, 4, NOW_MS + 15),
+        (6, -3, 6, NOW_MS + 30),
+    ] {
+        assert_eq!(delete_records(&test, "topic", log_start_offset), (0, log_start_offset));
+        let told = offset_of(&test, 7, timestamp);
+        assert_eq!(told, (0, offset, found), "{log_start_offset} {timestamp}");
+    }
+}
+
+#[test]
+fn the_greatest_time_may_lie_in_what_is_left_of_a_batch() {
+    let test = BrokerTest::new();
+    test.create_topic("topic", 1, &[]);
+    for after_ms in [[90, 30], [10, 30]] {
+        let mut builder = BatchBuilder::new(NOW_MS);
+        after_ms.iter().for_each(|after| builder.push(NOW_MS + after, None, None));
+        assert_eq!(produce(&test, "topic", builder.build()).0, 0);
+    }
+    assert_eq!(delete_records(&test, "topic", 1), (0, 1));
+    assert_eq!(offset_of(&test, 7, -3), (0, 1, NOW_MS + 30), "the first of equals");
 }
 
 #[test]

@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use tidelog_net::Handled;
 use tidelog_protocol::kafka_protocol::messages::{
-    DeleteRecordsRequest, FetchRequest, FetchResponse, TopicName,
-    delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
+    FetchRequest, FetchResponse, TopicName,
     fetch_request::{FetchPartition, FetchTopic, ForgottenTopic},
 };
 use tidelog_types::Uuid;
 
 use crate::{
+    admin::delete_records,
     context::{BrokerTest, decode, is_pending, resolve, text},
     records::{batch, batches, produce, produce_request},
     topics::delete,
@@ -301,22 +301,14 @@ fn a_new_log_start_is_told_and_ends_a_long_poll_that_it_overtakes() {
     let mut client = Client::new(&test, NAMES);
     client.call(&[("topic", 0, 2), ("topic", 1, 0)], &[]);
     assert_eq!(client.call(&[], &[]), []);
-    delete_records(&test, "topic", 1);
+    assert_eq!(delete_records(&test, "topic", 1), (0, 1));
     assert_eq!(client.call(&[], &[]), [is("topic", 0, 0, &[])], "only where it starts");
     assert_eq!(client.call(&[], &[]), []);
     (client.max_wait_ms, client.min_bytes) = (60_000, 1_000_000);
     let mut waiting = client.send(&[("topic", 0, 1)]);
     assert!(is_pending(&mut waiting), "there is too little");
-    delete_records(&test, "topic", 2);
+    assert_eq!(delete_records(&test, "topic", 2), (0, 2));
     assert_eq!(said(&answered(waiting, NAMES)), [is("topic", 0, 1, &[])]);
-}
-
-fn delete_records(test: &BrokerTest, topic: &str, offset: i64) {
-    let partition = DeleteRecordsPartition::default().with_offset(offset);
-    let topic = DeleteRecordsTopic::default().with_name(TopicName(text(topic)));
-    let topic = topic.with_partitions(vec![partition]);
-    let request = DeleteRecordsRequest::default().with_timeout_ms(10_000).with_topics(vec![topic]);
-    assert_eq!(test.call(2, &request).topics[0].partitions[0].error_code, 0);
 }
 
 #[test]

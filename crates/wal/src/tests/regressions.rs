@@ -247,12 +247,17 @@ fn a_search_finds_nothing_below_the_log_start() {
     assert_eq!(search(&log, 0), Some(Offset(2)));
     durable.recv().unwrap();
     assert_eq!(search(&log, 0), Some(Offset(2)));
+    assert_eq!(search_from(&log, 0, Offset(3)), None, "nor below where it is to begin");
     wal.flush_and_close().unwrap();
 }
 
 fn search(log: &Log, timestamp_ms: i64) -> Option<Offset> {
+    search_from(log, timestamp_ms, Offset::ZERO)
+}
+
+fn search_from(log: &Log, timestamp_ms: i64, from: Offset) -> Option<Offset> {
     let (sender, receiver) = mpsc::sync_channel(1);
     let done = Box::new(move |found| sender.send(found).unwrap());
-    log.find_by_timestamp(timestamp_ms, log.log_end_offset(), done);
+    log.find_by_timestamp(timestamp_ms, from, log.log_end_offset(), done);
     receiver.recv().unwrap().unwrap().map(|found| found.entry.facts().base_offset)
 }
