@@ -62,3 +62,33 @@ impl Recompressor {
         Some((outcome.await.ok()?, Turn { _permit: permit }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, pin::pin, task::Poll};
+
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    #[test]
+    fn who_has_no_turn_waits_until_another_is_over() {
+        let runtime = Builder::new_current_thread().build().expect("a runtime");
+        let recompressor = Recompressor::start().expect("threads");
+        let turns = recompressor.works.capacity().expect("a bounded queue");
+        runtime.block_on(async {
+            let mut held = Vec::new();
+            for number in 0..turns {
+                let (outcome, turn) = recompressor.run(move || number).await.expect("a thread");
+                assert_eq!(outcome, number);
+                held.push(turn);
+            }
+            let mut late = pin!(recompressor.run(|| "late"));
+            let looked = poll_fn(|context| Poll::Ready(late.as_mut().poll(context))).await;
+            assert!(looked.is_pending(), "what has become of earlier work is in memory still");
+            assert_eq!(recompressor.turns.available_permits(), 0);
+            held.pop();
+            assert!(late.await.is_some_and(|(outcome, _)| outcome == "late"));
+        });
+    }
+}

@@ -261,6 +261,31 @@ async fn clients_that_do_what_they_can_all_get_their_turn() {
     assert_eq!(test.limits.request_bytes(), 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn one_request_at_a_time_may_cost_more_than_there_is_room_for() {
+    const COST: u32 = 3 << 20;
+    let test = NetTest::start(two_megabytes());
+    let [mut first, mut second] = [test.connect().await, test.connect().await];
+    // It is read before there is no room any more, and handled after.
+    second.send(&[request(1, Ask::Wait), request(3, Ask::Costly(COST))].concat()).await;
+    test.until("the second waits", |test| test.service.seen() == [1]).await;
+    first.send(&request(2, Ask::Costly(COST))).await;
+    test.until("the first goes beyond", |test| test.service.seen() == [1, 2]).await;
+    let held = test.limits.request_bytes();
+    assert!(held > u64::from(COST), "{held} bytes");
+    test.service.gate.open();
+    assert_eq!(second.receive().await.0, 1);
+    let has_gone_on =
+        |test: &NetTest| test.limits.request_bytes() < held || test.service.seen().len() > 2;
+    test.until("the second comes to its costly request", has_gone_on).await;
+    assert_eq!(test.service.seen(), [1, 2], "it waits for the first");
+    test.service.thread_gate.open();
+    assert_eq!((first.receive().await.0, second.receive().await.0), (2, 3));
+    drop((first, second));
+    test.until("all closed", |test| test.metric("tidelog_connections", "") == 0.0).await;
+    assert_eq!(test.limits.request_bytes(), 0);
+}
+
 /// Room for two of the largest requests.
 fn two_megabytes() -> NetConfig {
     NetConfig { request_bytes_max: 1 << 20, queued_bytes_max: 2 << 20, ..NetConfig::default() }

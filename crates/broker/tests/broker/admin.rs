@@ -200,6 +200,26 @@ fn a_topic_created_again_under_its_name_is_another_one_to_everybody_and_on_disk(
     assert_eq!(fetch_by_id(&test, new), (0, vec![(0, 1)]));
 }
 
+#[test]
+fn an_answer_tells_of_no_more_producers_than_it_may() {
+    const EACH: usize = 10_000;
+    const ANSWERED: usize = 500_000 / EACH;
+    let test = BrokerTest::new();
+    test.create_topic("topic", 1, &[]);
+    let producers = 1000..1000 + EACH as i64;
+    let sent: Vec<_> = producers
+        .map(|id| produce_request("topic", -1, &[(0, idempotent(id, 0, 0, &["a"]))]))
+        .map(|request| test.send(9, &request))
+        .collect();
+    sent.into_iter().for_each(|handled| assert!(resolve(handled).is_ok_and(|it| it.is_some())));
+    let topic = ProducersOf::default().with_name(name("topic"));
+    let topic = topic.with_partition_indexes(vec![0; ANSWERED + 1]);
+    let request = DescribeProducersRequest::default().with_topics(vec![topic]);
+    let answers = test.call(0, &request).topics.remove(0).partitions;
+    let told: Vec<_> = answers.iter().map(|a| (a.error_code, a.active_producers.len())).collect();
+    assert_eq!(told, [vec![(0, EACH); ANSWERED], vec![(44, 0)]].concat());
+}
+
 /// Error code, and (producer id, epoch, last sequence, last timestamp) of each.
 fn producers(test: &BrokerTest, topic: &str) -> (i16, Vec<(i64, i32, i32, i64)>) {
     let topic = ProducersOf::default().with_name(name(topic)).with_partition_indexes(vec![0]);

@@ -79,11 +79,6 @@ fn recompressed_batches_keep_their_order_and_sequences() {
 fn a_bomb_is_refused_where_it_would_be_opened() {
     let test = BrokerTest::new();
     test.create_topic("topic", 1, &[("compression.type", "lz4"), ("max.message.bytes", "100000")]);
-    let bomb = |bytes: usize| {
-        let value = vec![0; bytes];
-        let builder = BatchBuilder::new(NOW_MS).compressed(Compression::Zstd);
-        builder.record(NOW_MS, None, Some(&value)).build()
-    };
     assert!(bomb(1 << 24).len() < 5000);
     let response = test.call(9, &produce_request("topic", -1, &[(0, bomb(1 << 24))]));
     let answer = first(&response);
@@ -91,6 +86,24 @@ fn a_bomb_is_refused_where_it_would_be_opened() {
     let told = answer.error_message.as_deref();
     assert_eq!(told, Some("the batch's records take more than 1600000 bytes uncompressed"));
     assert_eq!(produce(&test, "topic", bomb(1 << 20)), (0, 0), "an honest one may grow as well");
+}
+
+#[test]
+fn what_the_batches_of_a_request_open_to_is_bounded_in_all() {
+    const EACH: usize = 40 << 20;
+    let test = BrokerTest::new();
+    let configs = [("compression.type", "lz4"), ("max.message.bytes", "8000000")];
+    test.create_topic("topic", 3, &configs);
+    let request = produce_request("topic", -1, &[(0, bomb(EACH)), (1, bomb(EACH)), (2, bomb(9))]);
+    let answers = &test.call(9, &request).responses[0].partition_responses;
+    let codes: Vec<_> = answers.iter().map(|answer| answer.error_code).collect();
+    assert_eq!(codes, [0, 10, 0]);
+}
+
+/// A batch of so many bytes once it is open, and a few until then.
+fn bomb(bytes: usize) -> Bytes {
+    let builder = BatchBuilder::new(NOW_MS).compressed(Compression::Zstd);
+    builder.record(NOW_MS, None, Some(&vec![0; bytes])).build()
 }
 
 #[test]

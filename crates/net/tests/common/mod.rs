@@ -7,7 +7,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc, Condvar, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -52,6 +52,9 @@ pub enum Ask {
     Close,
     /// Everything waits until the gate is open.
     Wait,
+    /// An answer that costs so many bytes while it is made, for which its thread waits until the
+    /// other gate is open.
+    Costly(u32),
 }
 
 /// A request frame, its length included.
@@ -68,6 +71,7 @@ pub fn request_of(correlation_id: i32, ask: Ask, padding: usize) -> Vec<u8> {
         Ask::Nothing => (b'n', 0),
         Ask::Close => (b'c', 0),
         Ask::Wait => (b'w', 0),
+        Ask::Costly(bytes) => (b'x', bytes),
     };
     let length = 4 + 4 + 1 + 4 + padding;
     let mut frame = (length as u32).to_be_bytes().to_vec();
@@ -83,13 +87,21 @@ pub fn request_of(correlation_id: i32, ask: Ask, padding: usize) -> Vec<u8> {
 #[derive(Default)]
 pub struct Gate {
     open: Mutex<bool>,
+    opened: Condvar,
     wakers: Mutex<Vec<Waker>>,
 }
 
 impl Gate {
     pub fn open(&self) {
         *self.open.lock().expect("no panic") = true;
+        self.opened.notify_all();
         self.wakers.lock().expect("no panic").drain(..).for_each(Waker::wake);
+    }
+
+    fn wait(&self) {
+        let open = self.open.lock().expect("no panic");
+        // A test that fails must not be held up by those who wait here.
+        drop(self.opened.wait_timeout_while(open, PATIENCE, |open| !*open).expect("no panic"));
     }
 
     fn poll(&self, cx: &Context<'_>) -> Poll<()> {
@@ -102,6 +114,8 @@ impl Gate {
 #[derive(Default)]
 pub struct Obedient {
     pub gate: Arc<Gate>,
+    /// For threads.
+    pub thread_gate: Gate,
     pub seen: Mutex<Vec<i32>>,
     pub frame_bytes: AtomicUsize,
     pub closed: AtomicUsize,
@@ -133,8 +147,19 @@ impl Service for Obedient {
                 poll_fn(|cx| gate.poll(cx)).await;
                 answered(correlation_id, 0)
             })),
+            b'x' => {
+                self.thread_gate.wait();
+                answered(correlation_id, 0)
+            }
             _ => Handled::Close(CloseReason::Unsupported),
         }
+    }
+
+    fn cost(&self, frame: &Bytes) -> u64 {
+        if frame[8] != b'x' {
+            return 0;
+        }
+        u64::from(u32::from_be_bytes(frame[9..13].try_into().expect("four")))
     }
 
     fn closed(&self, _: &ConnectionInfo) {
