@@ -5,6 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use bytes::Bytes;
 use tidelog_tests::{
     batch::{self, Batch, HEADER_BYTES},
+    http,
     node::{Node, Options, PATIENCE},
     programs::{bytes_on_disk, wait_until},
     small_disk::SmallDisk,
@@ -74,6 +75,8 @@ fn a_disk_that_fills_under_load_refuses_produces_serves_reads_and_is_used_again_
         let ballast = disk.fill(24 * MIB);
         let refused = (0..2000).map(|_| promised.produce(&mut wire, TOPIC)).find(|code| *code != 0);
         assert_eq!(refused, Some(KAFKA_STORAGE_ERROR), "an error that clients try again after");
+        let (status, why) = http::get(node.admin_port(), "/readyz").expect("an answer");
+        assert!(status == 503 && why.starts_with("disk full: "), "{status} {why}");
         let count = promised.batches.len();
         eprintln!("round {round}: full after {count} batches, {} bytes free", disk.free_bytes());
         let mut other = node.wire();

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use tidelog_tests::{
     batch::Batch,
     http,
@@ -106,7 +107,7 @@ fn a_long_poll_is_answered_when_the_broker_stops() {
     assert_eq!(wire.create_topic("quiet", &[]).expect("an answer"), 0);
     let request = fetch_request("quiet", 0, 1).with_max_wait_ms(i32::MAX).with_min_bytes(1);
     wire.send_frame(&encode(&request, 11, 7)).expect("sent");
-    tidelog_tests::programs::wait_until("it waits", PATIENCE, || {
+    wait_until("it waits", PATIENCE, || {
         let (_, page) = http::get(node.admin_port(), "/metrics").expect("a page");
         page.contains("tidelog_inflight_requests{listener=\"PLAINTEXT\"} 1")
     });
@@ -115,6 +116,56 @@ fn a_long_poll_is_answered_when_the_broker_stops() {
     assert!(asked.elapsed() < Duration::from_secs(4), "took {:?}", asked.elapsed());
     let answer = wire.receive_frame().expect("an answer");
     assert_eq!(answer[..4], 7_i32.to_be_bytes());
+}
+
+#[test]
+fn a_second_signal_cuts_a_long_stop_short_unless_it_comes_with_the_first() {
+    let mut node = Node::start(Options::default().set("connection.drain.timeout.ms", "600000"));
+    let mut wire = node.wire();
+    assert_eq!(wire.create_topic("large", &[]).expect("an answer"), 0);
+    for _ in 0..20 {
+        let batch = Batch::new(vec![vec![b'v'; 1_000_000]]).encode().freeze();
+        assert_eq!(wire.produce("large", batch).expect("an answer").0, 0);
+    }
+    // Its client does not take the answer, so the stop waits for it.
+    let request = fetch_request("large", 0, i32::MAX).with_max_bytes(i32::MAX);
+    wire.send_frame(&encode(&request, 11, 7)).expect("sent");
+    wait_until("it is answered", PATIENCE, || {
+        let (_, page) = http::get(node.admin_port(), "/metrics").expect("a page");
+        page.contains("tidelog_inflight_requests{listener=\"PLAINTEXT\"} 1")
+    });
+    let asked = Instant::now();
+    wait_until("it is cut short", PATIENCE, || {
+        node.signal(Signal::TERM);
+        node.exit_status().is_some()
+    });
+    assert!(asked.elapsed() >= Duration::from_secs(1), "after {:?}", asked.elapsed());
+    assert_eq!(node.wait_for_exit(PATIENCE).code(), Some(1));
+    assert!(node.log_text().contains("SIGTERM again"), "{}", node.log_text());
+}
+
+#[test]
+fn a_start_that_fails_says_so_in_the_format_that_was_asked_for() {
+    let taken = Node::start(Options::default());
+    let listeners = format!("PLAINTEXT://{}", taken.bootstrap());
+    for (key, value) in [("num.partition", "3"), ("listeners", &listeners)] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let options = Options::default().set("logging.format", "json").set(key, value);
+        let mut node = Node::at(dir.path().join("data"), options.expect_log(key));
+        node.spawn();
+        assert!(!node.wait_for_exit(PATIENCE).success(), "{key}");
+        let said = node.log();
+        let [line] = &said[..] else { panic!("one line: {said:?}") };
+        assert!(line.starts_with('{') && line.contains("\"level\":\"ERROR\""), "{line}");
+        assert!(line.contains(key), "{line}");
+    }
+}
+
+#[test]
+fn more_replicas_than_there_are_nodes_are_warned_of_at_the_start() {
+    let warning = "default.replication.factor = 3: there is one node";
+    let options = Options::default().set("default.replication.factor", "3");
+    Node::start(options.expect_log(warning)).wait_for_log(warning);
 }
 
 #[test]

@@ -49,7 +49,9 @@ fn metrics_pass_promtool_and_count_what_happened() {
 #[test]
 fn health_readiness_and_version_answer() {
     let node = Node::start(Options::default());
-    for (path, expected) in [("/healthz", 200), ("/readyz", 200), ("/version", 200), ("/no", 404)] {
+    for (path, expected) in
+        [("/", 200), ("/healthz", 200), ("/readyz", 200), ("/version", 200), ("/no", 404)]
+    {
         let (status, _) = http::get(node.admin_port(), path).expect("an answer");
         assert_eq!(status, expected, "{path}");
     }

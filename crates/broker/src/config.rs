@@ -27,7 +27,8 @@ settings! {
         advertised_listeners: String = "advertised.listeners", Kind::Text, "";
         /// Where metrics and health are served over HTTP, as host:port; empty serves none.
         admin_listener: String = "admin.listener", Kind::Text, "127.0.0.1:9644";
-        /// How log lines look: text for people, or one JSON object a line.
+        /// How log lines look: text for people, or one JSON object a line. What a start says on
+        /// standard output is text always.
         logging_format: String = "logging.format", Kind::Choice(&["plain", "json"]), "plain";
         /// What is logged. The environment's `TIDELOG_LOG` wins at start, and names modules too.
         logging_level: String = "logging.level",
@@ -47,7 +48,7 @@ settings! {
         /// Bytes of the largest batch that a topic accepts, compressed as it came.
         message_max_bytes: i32 = "message.max.bytes",
             Kind::Int { min: 0, max: INT_MAX }, "1048588", dynamic;
-        /// Replicas that must be in sync before acks=all is accepted.
+        /// Replicas that must be in sync before acks=all is accepted; never more than a topic has.
         min_insync_replicas: i32 = "min.insync.replicas",
             Kind::Int { min: 1, max: INT_MAX }, "1", dynamic;
         /// Bytes of a segment file.

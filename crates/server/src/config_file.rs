@@ -65,9 +65,6 @@ pub enum SettingsError {
         /// What it is instead.
         what: String,
     },
-    /// A flag is malformed.
-    #[error("{0}")]
-    Flag(String),
 }
 
 /// Defaults, then the file, then the flags.
@@ -96,6 +93,13 @@ pub fn load(
         SettingsError::Setting { origin, source }
     })?;
     Ok(settings)
+}
+
+/// What was asked for a setting, as far as that can be told where not all settings can be used.
+pub fn value(file: Option<&Path>, flags: &[(String, String)], key: &str) -> Option<String> {
+    let in_file = file.and_then(|path| read(path).ok()).unwrap_or_default();
+    let asked = in_file.iter().chain(flags).rev().find(|(asked, _)| asked == key);
+    asked.map(|(_, value)| value.clone())
 }
 
 fn set(

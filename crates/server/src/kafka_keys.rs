@@ -1,5 +1,6 @@
 //! Keys that Kafka has and a node's settings do not: what to tell whoever brings them along.
 
+use tidelog_broker::topic_config::broker_synonyms;
 use tidelog_types::topic_settings::{Support, TopicSettings};
 
 const NO_COMPACTION: &str = "logs are not compacted yet";
@@ -41,7 +42,10 @@ pub fn explain(key: &str) -> Option<String> {
             Support::Honoured | Support::Accepted(_) => String::new(),
             Support::NotYet(reason) => format!(", and only its default is honoured: {reason}"),
         };
-        return Some(format!("a topic's setting, given when it is created{why_not}"));
+        let default = broker_synonyms(key).first();
+        let default = default.map(|synonym| format!("; {:?} is its default", synonym.key));
+        let default = default.unwrap_or_default();
+        return Some(format!("a topic's setting, given when it is created{why_not}{default}"));
     }
     let (_, reason) = KAFKA.iter().find(|(start, _)| key.starts_with(start))?;
     Some(format!("not honoured: {reason}"))
@@ -65,7 +69,15 @@ mod tests {
                      honoured: {compaction}"
                 )),
             ),
-            ("segment.bytes", Some("a topic's setting, given when it is created".to_owned())),
+            (
+                "retention.ms",
+                Some(
+                    "a topic's setting, given when it is created; \"log.retention.ms\" is its \
+                     default"
+                        .to_owned(),
+                ),
+            ),
+            ("preallocate", Some("a topic's setting, given when it is created".to_owned())),
             ("num.partitons", None),
         ] {
             assert_eq!(explain(key), expected, "{key}");

@@ -33,6 +33,13 @@ pub enum Format {
     Json,
 }
 
+impl Format {
+    /// What the setting `logging.format` asks for.
+    pub fn of(setting: Option<&str>) -> Format {
+        if setting == Some("json") { Format::Json } else { Format::Plain }
+    }
+}
+
 /// The level of what is logged, changed at run time.
 pub struct Level {
     /// The value of `logging.level` that was heeded last.
@@ -86,6 +93,12 @@ pub fn start(format: Format, setting: &str) -> Result<Level, String> {
         }
     }
     Ok(Level { setting: Mutex::new(setting.to_owned()), handle })
+}
+
+/// Writes an ERROR line, whatever the level: the process cannot go on.
+pub fn tell_in_json(message: &str) {
+    let lines = fmt().json().flatten_event(true).with_writer(io::stderr).finish();
+    tracing::subscriber::with_default(lines, || tracing::error!("{message}"));
 }
 
 /// A lone word must be a level: otherwise it would name a module, and nothing at all be logged.

@@ -19,7 +19,10 @@ use std::{
 
 use clap::Parser as _;
 
-use crate::cli::{Cli, Command, ServeArgs};
+use crate::{
+    cli::{Cli, Command, ServeArgs},
+    logging::Format,
+};
 
 /// Exit code of a command line or a setting that cannot be used.
 const USAGE: u8 = 2;
@@ -48,23 +51,36 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &ServeArgs) -> ExitCode {
-    let settings = args.settings().map_err(config_file::SettingsError::Flag);
-    let settings = settings.and_then(|flags| config_file::load(args.config.as_deref(), &flags));
-    match settings {
-        Err(error) => complain(&error.to_string(), USAGE),
-        Ok(settings) => {
-            let format = match settings.broker.logging_format.as_str() {
-                "json" => logging::Format::Json,
-                _ => logging::Format::Plain,
-            };
-            let level = match logging::start(format, &settings.broker.logging_level) {
-                Ok(level) => level,
-                Err(error) => return complain(&error, USAGE),
-            };
-            match wiring::run(&settings, level) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => complain(&format!("{error:#}"), 1),
-            }
+    let flags = match args.settings() {
+        Ok(flags) => flags,
+        Err(error) => return complain(&error, USAGE),
+    };
+    let file = args.config.as_deref();
+    let settings = match config_file::load(file, &flags) {
+        Ok(settings) => settings,
+        Err(error) => {
+            let asked = config_file::value(file, &flags, "logging.format");
+            return fail(Format::of(asked.as_deref()), &error.to_string(), USAGE);
+        }
+    };
+    let format = Format::of(Some(&settings.broker.logging_format));
+    let level = match logging::start(format, &settings.broker.logging_level) {
+        Ok(level) => level,
+        Err(error) => return fail(format, &error, USAGE),
+    };
+    match wiring::run(&settings, level) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(format, &format!("{error:#}"), 1),
+    }
+}
+
+/// A node's failure, for whoever or whatever reads its log.
+fn fail(format: Format, message: &str, code: u8) -> ExitCode {
+    match format {
+        Format::Plain => complain(message, code),
+        Format::Json => {
+            logging::tell_in_json(message);
+            ExitCode::from(code)
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
@@ -47,6 +47,8 @@ use crate::{
 const LISTENER: &str = "PLAINTEXT";
 /// Bytes with which any start succeeds: a small file for each of the two logs, and checkpoints.
 const START_BYTES: u64 = 4 << 20;
+/// A signal so soon after the first is the first again: some tools send it twice.
+const SIGNAL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long the data runtime's tasks are waited for once the listener has stopped.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -109,7 +111,12 @@ async fn serve(sockets: Sockets, broker: Arc<Broker>, state: AdminState) -> anyh
         info!(signal = signals.next().await, "stopping");
         ready.store(false, Ordering::Relaxed);
         stop.notify_one();
-        Ok::<_, io::Error>(signals.next().await)
+        let told = Instant::now();
+        let mut signal = signals.next().await;
+        while told.elapsed() < SIGNAL_AGAIN_AFTER {
+            signal = signals.next().await;
+        }
+        Ok::<_, io::Error>(signal)
     };
     tokio::select! {
         drained = serving => drained.map(|_| ()).context("the listener failed"),
@@ -150,6 +157,13 @@ fn start(
     on_settings: OnSettings,
 ) -> anyhow::Result<Node> {
     let config = wal_config(&settings.broker, dir);
+    if settings.broker.default_replication_factor > 1 {
+        let factor = settings.broker.default_replication_factor;
+        warn!(
+            "default.replication.factor = {factor}: there is one node, so a topic whose creator \
+             names no replication factor cannot be created; set it to 1"
+        );
+    }
     if config.durability == Durability::PageCache {
         warn!("wal.durability = page-cache: a power loss takes acknowledged records");
     }
@@ -341,4 +355,21 @@ fn admin_state(
     let ready = Arc::new(AtomicBool::new(true));
     let refusal = move || wal.refusal().map(|refusal| refusal.to_string());
     Ok(AdminState { registry, ready, refusal: Box::new(refusal), refresh: Box::new(refresh) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_without_room_for_a_start_is_told_in_bytes_and_nothing_else_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let full = WalError::DiskFull { path: dir.path().join("wal") };
+        let told = explain_full_disk(full.into(), &StdFileSystem, dir.path());
+        let said = format!("{told:#}");
+        let start = format!("{}: a start needs 4194304 bytes and ", dir.path().display());
+        assert!(said.starts_with(&start) && said.ends_with("/wal"), "{said}");
+        let other = explain_full_disk(WalError::Closed.into(), &StdFileSystem, dir.path());
+        assert_eq!(format!("{other:#}"), WalError::Closed.to_string());
+    }
 }

@@ -144,10 +144,16 @@ impl Property {
         let mut text = String::new();
         let written = match self.kind {
             Kind::Boolean => write!(text, "true or false"),
-            Kind::Int { min, max } | Kind::Long { min, max } => match max {
-                i64::MAX => write!(text, "a whole number of at least {min}"),
-                _ => write!(text, "a whole number from {min} to {max}"),
-            },
+            Kind::Int { min, max } | Kind::Long { min, max } => {
+                let number = match self.unit() {
+                    Some(unit) => format!("a whole number of {unit}"),
+                    None => "a whole number".to_owned(),
+                };
+                match max {
+                    i64::MAX => write!(text, "{number}, at least {min}"),
+                    _ => write!(text, "{number} from {min} to {max}"),
+                }
+            }
             Kind::Double { min, max } => write!(text, "a number from {min} to {max}"),
             Kind::Text => write!(text, "text"),
             Kind::Form(words) => write!(text, "{words}"),
@@ -157,6 +163,20 @@ impl Property {
         };
         assert!(written.is_ok(), "writing to a String cannot fail");
         text
+    }
+}
+
+impl Property {
+    /// What a number counts, where its key says so as Kafka's do.
+    fn unit(&self) -> Option<&'static str> {
+        let (_, last) = self.key.rsplit_once('.')?;
+        let units = [
+            ("bytes", "bytes"),
+            ("ms", "milliseconds"),
+            ("minutes", "minutes"),
+            ("hours", "hours"),
+        ];
+        units.iter().find(|(word, _)| *word == last).map(|(_, unit)| *unit)
     }
 }
 
@@ -290,6 +310,9 @@ mod tests {
             assert_eq!(refused.to_string(), message);
         }
         assert_eq!(example, Example::default());
+        let kind = Kind::Long { min: -1, max: i64::MAX };
+        let property = Property { key: "some.age.ms", kind, ..Example::PROPERTIES[0] };
+        assert_eq!(property.expected(), "a whole number of milliseconds, at least -1");
         assert_eq!(example.set("some.count", "9"), Ok(()));
         assert_eq!(example.get("some.count").as_deref(), Some("9"));
     }

@@ -73,7 +73,7 @@ settings! {
             "min.cleanable.dirty.ratio", Kind::Double { min: 0.0, max: 1.0 }, "0.5";
         /// Milliseconds before a record may be compacted.
         min_compaction_lag_ms: i64 = "min.compaction.lag.ms", COUNT_LONG, "0";
-        /// Replicas that must be in sync for a produce with `acks=all`.
+        /// Replicas that must be in sync for a produce with `acks=all`; never more than there are.
         min_insync_replicas: u32 =
             "min.insync.replicas", Kind::Int { min: 1, max: i32::MAX as i64 }, "1";
         /// Whether Kafka preallocates segment files.
@@ -323,7 +323,9 @@ mod tests {
             (
                 "segment.bytes",
                 "1023",
-                Some("segment.bytes = \"1023\": expected a whole number from 1024 to 2147483647"),
+                Some(
+                    "segment.bytes = \"1023\": expected a whole number of bytes from 1024 to 2147483647",
+                ),
             ),
             (
                 "min.insync.replicas",

@@ -187,7 +187,7 @@ fn settings_are_checked_stored_and_gone_with_their_topic() {
         (
             "segment.bytes",
             Some("1"),
-            "segment.bytes = \"1\": expected a whole number from 1024 to 2147483647",
+            "segment.bytes = \"1\": expected a whole number of bytes from 1024 to 2147483647",
         ),
         ("segment.bytes", None, "Null value not supported for topic configs: segment.bytes"),
         (
