@@ -324,7 +324,8 @@ mod tests {
                 "segment.bytes",
                 "1023",
                 Some(
-                    "segment.bytes = \"1023\": expected a whole number of bytes from 1024 to 2147483647",
+                    "segment.bytes = \"1023\": expected a whole number of bytes from 1024 to \
+                     2147483647",
                 ),
             ),
             (

@@ -302,8 +302,8 @@ impl Log {
         self.shard.queue_cold(job).map_err(|_| ReadError::Busy)
     }
 
-    /// Finds the first batch that ends behind `from`, below `upper`, and whose greatest timestamp is
-    /// at least `timestamp_ms`.
+    /// Finds the first batch that ends behind `from`, below `upper`, and whose greatest timestamp
+    /// is at least `timestamp_ms`.
     pub fn find_by_timestamp(&self, timestamp_ms: i64, from: Offset, upper: Offset, done: Found) {
         let log = Arc::clone(&self.inner);
         self.search(ColdJob::FindByTimestamp { log, timestamp_ms, from, upper, done });
