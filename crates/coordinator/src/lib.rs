@@ -4,8 +4,10 @@
 //! arguments. Nothing here waits, knows an API version or looks at a partition's log: a request
 //! that cannot be answered yet is remembered by its [`RequestId`] and answered by a later plan.
 //! - A plan changes nothing. State changes only by replaying what a plan says has happened, and
-//!   what is durable of it is exactly what the records say: a shard that is loaded from them
-//!   continues as the one that wrote them would after all its members fell silent.
+//!   what is durable of it is exactly what the records say: a shard that is loaded from them has
+//!   their generations and offsets, and each member has a session's time to be heard of.
+//! - A plan is played on a copy of the one group that it is about. The copy shares the members, so
+//!   that no request costs what its group is large; a heartbeat needs none.
 //! - Every request gets exactly one response, in some plan.
 
 pub mod event;

@@ -169,6 +169,19 @@ fn what_is_written_is_what_kafka_writes() {
 }
 
 #[test]
+fn a_count_is_believed_as_far_as_there_are_bytes() {
+    for (bytes, elements, expected) in [
+        (&[0x7f, 0xff, 0xff, 0xff, 1, 2][..], 2, Err(RecordError::Truncated { field: "it" })),
+        (&[0, 0, 0, 2, 1, 2, 3], 2, Err(RecordError::Truncated { field: "it" })),
+        (&[0, 0, 0, 2, 1, 2, 3, 4], 2, Ok(2)),
+        (&[0xff, 0xff, 0xff, 0xff], 2, Err(RecordError::Invalid { field: "it" })),
+    ] {
+        let mut reader = Reader::new(&Bytes::from_static(bytes));
+        assert_eq!(reader.count("it", elements), expected, "{bytes:?}");
+    }
+}
+
+#[test]
 fn records_of_other_kinds_are_carried_as_they_are() {
     let key = kafka()["consumer-group-member-key"].clone();
     for value in [None, Some(Bytes::from_static(b"whatever"))] {

@@ -346,6 +346,25 @@ fn a_client_that_waits_for_its_first_generation_is_given_up_after_five_minutes()
 }
 
 #[test]
+fn asking_again_does_not_make_a_new_client_wait_longer() {
+    let mut test = GroupTest::new();
+    let patient = || JoinGroup { rebalance_timeout: 10 * REBALANCE, ..dynamic("") };
+    let id = test.join(JoinGroup { session_timeout: 20 * REBALANCE, ..patient() });
+    let member_id = test.joined_later(id).member_id;
+    test.assign(&[member_id], 1);
+    let told = test.join_now(JoinGroup { requires_known_member_id: true, ..patient() });
+    let mut waiting = test.join(dynamic(&told.member_id));
+    for _ in 0..4 {
+        test.advance(REBALANCE);
+        waiting = test.join(dynamic(&told.member_id));
+    }
+    test.advance(REBALANCE - Duration::from_millis(1));
+    assert!(test.waits(waiting));
+    test.advance(Duration::from_millis(1));
+    assert_eq!(test.joined(waiting), refused(ErrorCode::UnknownMemberId, ""));
+}
+
+#[test]
 fn a_generation_waits_for_clients_that_were_told_their_id() {
     let mut test = GroupTest::new();
     let members = test.stable(1);

@@ -2,6 +2,7 @@
 
 mod admin;
 mod heartbeat;
+mod hostile_log;
 mod join;
 mod leave;
 mod model;

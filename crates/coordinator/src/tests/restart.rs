@@ -43,6 +43,20 @@ fn members_of_a_stable_group_go_on_as_if_nothing_had_happened() {
 }
 
 #[test]
+fn a_member_has_the_session_that_it_last_asked_for() {
+    let mut test = GroupTest::new();
+    let members = test.stable(1);
+    let id = test.join(JoinGroup { session_timeout: 3 * SESSION, ..dynamic(&members[0]) });
+    assert_eq!(test.joined(id).generation_id, 2);
+    test.assign(&members, 2);
+    test.restart();
+    test.advance(3 * SESSION - Duration::from_millis(1));
+    assert_eq!(test.state(), "Stable");
+    test.advance(Duration::from_millis(1));
+    assert_eq!(test.state(), "Empty");
+}
+
+#[test]
 fn a_rebalance_under_way_is_forgotten() {
     let mut test = GroupTest::new();
     let members = test.stable(2);
