@@ -3,8 +3,13 @@
 //! `TIDELOG_SEED=<number> TIDELOG_STEPS=<number>` plays one workload, long or short.
 
 mod batches;
+mod codes;
+mod fetch;
 mod log;
+mod places;
+mod producers;
 mod session;
+mod settings;
 mod step;
 mod world;
 

@@ -36,31 +36,58 @@ impl<F> Throttled<F> {
         Throttled { format, places: Mutex::default() }
     }
 
-    fn may_say(&self, event: &Event<'_>) -> Option<u64> {
+    fn may_say(&self, event: &Event<'_>) -> Option<Aside> {
         if *event.metadata().level() > Level::INFO {
-            return Some(0);
+            return Some(Aside::None);
         }
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         places.entry(event.metadata().callsite()).or_default().may_say(Instant::now())
     }
 }
 
-/// A format that can say how many lines were left out.
+/// What is to be said behind a line, of others like it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aside {
+    /// Nothing.
+    None,
+    /// So many were left out before it.
+    WereLeftOut(u64),
+    /// It is the last for now.
+    WillBeLeftOut,
+}
+
+/// A format that can say which lines are left out.
 pub trait LeftOut {
-    /// Writes a line of its own: `count` lines like the one before it were left out.
-    fn left_out(&self, writer: Writer<'_>, count: u64) -> fmt::Result;
+    /// Writes a line of its own, if there is anything to say.
+    fn aside(&self, writer: Writer<'_>, aside: Aside) -> fmt::Result;
 }
 
 impl LeftOut for Format<Full> {
-    fn left_out(&self, mut writer: Writer<'_>, count: u64) -> fmt::Result {
-        writeln!(writer, "    ({count} more lines like this were left out before it)")
+    fn aside(&self, mut writer: Writer<'_>, aside: Aside) -> fmt::Result {
+        match aside {
+            Aside::None => Ok(()),
+            Aside::WereLeftOut(count) => {
+                writeln!(writer, "    ({count} more lines like this were left out before it)")
+            }
+            Aside::WillBeLeftOut => {
+                writeln!(writer, "    (more lines like this are left out for up to a minute)")
+            }
+        }
     }
 }
 
 impl LeftOut for Format<Json> {
-    fn left_out(&self, mut writer: Writer<'_>, count: u64) -> fmt::Result {
-        let message = "lines like the one before were left out before it";
-        writeln!(writer, "{{\"level\":\"INFO\",\"message\":\"{message}\",\"count\":{count}}}")
+    fn aside(&self, mut writer: Writer<'_>, aside: Aside) -> fmt::Result {
+        let (message, count) = match aside {
+            Aside::None => return Ok(()),
+            Aside::WereLeftOut(count) => {
+                ("lines like the one before were left out before it", format!(",\"count\":{count}"))
+            }
+            Aside::WillBeLeftOut => {
+                ("lines like the one before are left out for up to a minute", String::new())
+            }
+        };
+        writeln!(writer, "{{\"level\":\"INFO\",\"message\":\"{message}\"{count}}}")
     }
 }
 
@@ -76,9 +103,9 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let Some(left_out) = self.may_say(event) else { return Ok(()) };
+        let Some(aside) = self.may_say(event) else { return Ok(()) };
         self.format.format_event(context, writer.by_ref(), event)?;
-        if left_out > 0 { self.format.left_out(writer, left_out) } else { Ok(()) }
+        self.format.aside(writer, aside)
     }
 }
 
@@ -91,17 +118,21 @@ struct Place {
 }
 
 impl Place {
-    /// How many were left out since the last window, where this line may be written.
-    fn may_say(&mut self, now: Instant) -> Option<u64> {
+    /// What is to be said besides, where this line may be written.
+    fn may_say(&mut self, now: Instant) -> Option<Aside> {
         let is_over = |began: Instant| now.saturating_duration_since(began) >= WINDOW;
         if self.began.is_none_or(is_over) {
             self.began = Some(now);
             self.said = 1;
-            return Some(std::mem::take(&mut self.left_out));
+            return Some(match std::mem::take(&mut self.left_out) {
+                0 => Aside::None,
+                count => Aside::WereLeftOut(count),
+            });
         }
         if self.said < LINES_MAX {
             self.said += 1;
-            return Some(0);
+            let is_last = self.said == LINES_MAX;
+            return Some(if is_last { Aside::WillBeLeftOut } else { Aside::None });
         }
         self.left_out += 1;
         None
@@ -150,27 +181,42 @@ mod tests {
             }
             tracing::warn!("else");
         });
-        let count = |word: &str| page.lines().iter().filter(|line| line.contains(word)).count();
+        let lines = page.lines();
+        let count = |word: &str| lines.iter().filter(|line| line.contains(word)).count();
         assert_eq!((count("again"), count("asked for"), count("else")), (20, 100, 1));
+        let last = lines.iter().rposition(|line| line.contains("again")).expect("said");
+        assert!(lines[last + 1].contains("are left out for up to a minute"), "{lines:?}");
     }
 
     #[test]
     fn what_was_left_out_is_told_when_the_window_is_over() {
         let (mut place, start) = (Place::default(), Instant::now());
         let first: Vec<_> = (0..25).map(|_| place.may_say(start)).collect();
-        assert_eq!(first.iter().filter(|said| **said == Some(0)).count(), 20);
+        assert_eq!(first[..19], [Some(Aside::None); 19]);
+        assert_eq!(first[19], Some(Aside::WillBeLeftOut));
+        assert_eq!(first[20..], [None; 5]);
         assert_eq!(place.may_say(start + WINDOW - Duration::from_millis(1)), None);
-        assert_eq!(place.may_say(start + WINDOW), Some(6));
-        assert_eq!(place.may_say(start + WINDOW), Some(0));
+        assert_eq!(place.may_say(start + WINDOW), Some(Aside::WereLeftOut(6)));
+        assert_eq!(place.may_say(start + WINDOW), Some(Aside::None));
     }
 
     #[test]
     fn both_formats_say_it_in_a_line_of_their_own() {
-        let mut text = String::new();
-        Format::default().left_out(Writer::new(&mut text), 7).expect("room");
-        assert_eq!(text, "    (7 more lines like this were left out before it)\n");
-        let mut text = String::new();
-        Format::default().json().left_out(Writer::new(&mut text), 7).expect("room");
-        assert!(text.starts_with('{') && text.ends_with("\"count\":7}\n"), "{text}");
+        let plain = |aside| {
+            let mut text = String::new();
+            Format::default().aside(Writer::new(&mut text), aside).expect("room");
+            text
+        };
+        let json = |aside| {
+            let mut text = String::new();
+            Format::default().json().aside(Writer::new(&mut text), aside).expect("room");
+            text
+        };
+        assert_eq!((plain(Aside::None), json(Aside::None)), Default::default());
+        let were = Aside::WereLeftOut(7);
+        assert_eq!(plain(were), "    (7 more lines like this were left out before it)\n");
+        assert!(json(were).starts_with('{') && json(were).ends_with("\"count\":7}\n"));
+        let last = json(Aside::WillBeLeftOut);
+        assert!(last.starts_with('{') && last.ends_with("for up to a minute\"}\n"), "{last}");
     }
 }

@@ -1,6 +1,6 @@
 //! Batches that producers send: honest ones in every codec, and such as must be refused.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 
 use bytes::Bytes;
 use tidelog_tests::{
@@ -25,6 +25,9 @@ pub const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::
 pub struct Sent {
     /// As it goes into the request.
     pub bytes: Bytes,
+    pub codec: Codec,
+    /// Its records without compression.
+    pub opened: Bytes,
     /// Of each record.
     pub timestamps: Vec<i64>,
     /// Producer id, epoch and base sequence.
@@ -56,42 +59,79 @@ impl Sent {
             (0..count).map(|_| now_ms - 1_000 * random.below(50).cast_signed()).collect();
         let (producer_id, producer_epoch, base_sequence) = producer.unwrap_or((-1, -1, -1));
         let batch = Batch { producer_id, producer_epoch, base_sequence, ..Batch::new(values) };
-        let bytes = compressed(batch.encode_with(&timestamps), codec);
-        Sent { bytes, timestamps, producer }
+        let plain = batch.encode_with(&timestamps).freeze();
+        let opened = plain.slice(batch::HEADER_BYTES..);
+        Sent { bytes: compressed(&plain, codec), codec, opened, timestamps, producer }
     }
 
     /// One record, too large for any topic here.
-    pub fn too_large() -> Bytes {
-        Batch::new(vec![vec![b'x'; 300_000]]).encode().freeze()
+    pub fn too_large(now_ms: i64) -> Sent {
+        let bytes = Batch::new(vec![vec![b'x'; 300_000]]).encode().freeze();
+        let opened = bytes.slice(batch::HEADER_BYTES..);
+        Sent { bytes, codec: Codec::None, opened, timestamps: vec![now_ms], producer: None }
     }
 
     /// The same with a bit of its last record flipped.
-    pub fn damaged(&self) -> Bytes {
+    pub fn damaged(self) -> Sent {
         let mut bytes = self.bytes.to_vec();
         *bytes.last_mut().expect("a batch") ^= 1;
-        bytes.into()
+        Sent { bytes: bytes.into(), ..self }
     }
 
     /// The same, said to belong to a transaction.
-    pub fn transactional(&self) -> Bytes {
+    pub fn transactional(self) -> Sent {
         let mut bytes = self.bytes.to_vec();
         bytes[22] |= 0x10;
         batch::seal(&mut bytes);
-        bytes.into()
+        Sent { bytes: bytes.into(), ..self }
     }
 }
 
-fn compressed(batch: bytes::BytesMut, codec: Codec) -> Bytes {
+impl Codec {
+    /// As a topic's `compression.type` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Codec::None => "uncompressed",
+            Codec::Gzip => "gzip",
+            Codec::Snappy => "snappy",
+            Codec::Lz4 => "lz4",
+            Codec::Zstd => "zstd",
+        }
+    }
+
+    /// What the codec's bytes hold.
+    pub fn open(self, bytes: &[u8]) -> Vec<u8> {
+        let mut opened = Vec::new();
+        match self {
+            Codec::None => opened.extend_from_slice(bytes),
+            Codec::Gzip => {
+                let read = flate2::read::GzDecoder::new(bytes).read_to_end(&mut opened);
+                read.expect("gzip");
+            }
+            Codec::Snappy => {
+                opened = snap::raw::Decoder::new().decompress_vec(bytes).expect("snappy");
+            }
+            Codec::Lz4 => {
+                let read = lz4_flex::frame::FrameDecoder::new(bytes).read_to_end(&mut opened);
+                read.expect("lz4");
+            }
+            Codec::Zstd => opened = zstd::stream::decode_all(bytes).expect("zstd"),
+        }
+        opened
+    }
+}
+
+fn compressed(batch: &Bytes, codec: Codec) -> Bytes {
     let (header, records) = batch.split_at(batch::HEADER_BYTES);
     let records = match codec {
-        Codec::None => return batch.freeze(),
+        Codec::None => return batch.clone(),
         Codec::Gzip => {
             let level = flate2::Compression::fast();
             let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
             encoder.write_all(records).expect("memory");
             encoder.finish().expect("memory")
         }
-        Codec::Snappy => snappy_stored(records),
+        Codec::Snappy => snap::raw::Encoder::new().compress_vec(records).expect("memory"),
         Codec::Lz4 => {
             let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
             encoder.write_all(records).expect("memory");
@@ -105,22 +145,4 @@ fn compressed(batch: bytes::BytesMut, codec: Codec) -> Bytes {
     batch[22] |= codec as u8;
     batch::seal(&mut batch);
     batch.into()
-}
-
-/// A raw snappy block of literals: no smaller, and as lawful as any.
-fn snappy_stored(bytes: &[u8]) -> Vec<u8> {
-    let mut block = Vec::with_capacity(bytes.len() + 64);
-    let mut length = bytes.len();
-    while length >= 0x80 {
-        block.push((length & 0x7f) as u8 | 0x80);
-        length >>= 7;
-    }
-    block.push(length as u8);
-    for chunk in bytes.chunks(1 << 16) {
-        let length = u16::try_from(chunk.len() - 1).expect("at most 64 KiB");
-        block.push(61 << 2); // a literal whose length takes two bytes
-        block.extend_from_slice(&length.to_le_bytes());
-        block.extend_from_slice(chunk);
-    }
-    block
 }

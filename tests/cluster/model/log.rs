@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use tidelog_tests::batch;
 
-use super::batches::Sent;
+use super::{batches::Sent, settings::Limit};
 
 /// Batches of one producer that are told from new ones.
 const REMEMBERED: usize = 5;
@@ -15,11 +15,21 @@ const REMEMBERED: usize = 5;
 pub struct Stored {
     pub base_offset: i64,
     pub sent: Sent,
+    /// As a fetch gives it, but for its base offset and leader epoch.
+    pub bytes: Bytes,
+    /// Of each record.
+    pub timestamps: Vec<i64>,
 }
 
 impl Stored {
+    /// Nothing of it was changed.
+    pub fn as_sent(base_offset: i64, sent: Sent) -> Stored {
+        let (bytes, timestamps) = (sent.bytes.clone(), sent.timestamps.clone());
+        Stored { base_offset, sent, bytes, timestamps }
+    }
+
     pub fn next_offset(&self) -> i64 {
-        self.base_offset + self.sent.timestamps.len() as i64
+        self.base_offset + self.timestamps.len() as i64
     }
 }
 
@@ -63,29 +73,45 @@ impl Log {
     }
 
     /// Appends what the broker said it appended.
-    pub fn append(&mut self, sent: Sent) {
-        let base_offset = self.end_offset();
-        if let Some((id, epoch, base_sequence)) = sent.producer {
+    pub fn append(&mut self, stored: Stored) {
+        assert_eq!(stored.base_offset, self.end_offset(), "batches follow each other");
+        if let Some((id, epoch, base_sequence)) = stored.sent.producer {
             let producer = self.producers.entry(id).or_default();
             if epoch > producer.epoch {
                 *producer = Producer { epoch, ..Producer::default() };
             }
-            producer.batches.push_back((base_sequence, base_offset, sent.timestamps.len()));
+            let batch = (base_sequence, stored.base_offset, stored.timestamps.len());
+            producer.batches.push_back(batch);
             if producer.batches.len() > REMEMBERED {
                 producer.batches.pop_front();
             }
         }
-        self.batches.push(Stored { base_offset, sent });
+        self.batches.push(stored);
     }
 
-    /// The log is seen to end here: so many of the unanswered batches arrived, and no other will.
-    pub fn resolve(&mut self, end_offset: i64) {
-        while self.end_offset() < end_offset {
-            let arrived = self.unanswered.pop_front().expect("nothing that nobody sent");
-            self.append(arrived);
+    /// The log is seen to start here, after retention with this limit: whole batches went, and none
+    /// that the limit keeps at `now_ms`.
+    pub fn retained(&mut self, start_offset: i64, limit: Limit, now_ms: i64) {
+        if start_offset == self.log_start_offset {
+            return;
         }
-        assert_eq!(self.end_offset(), end_offset, "the log ends where a batch does");
-        self.unanswered.clear();
+        assert!(start_offset > self.log_start_offset, "a log does not grow in front");
+        let first_gone = self.batches.len() - self.from(self.log_start_offset).len();
+        let kept = self.from(start_offset);
+        let gone = &self.batches[first_gone..self.batches.len() - kept.len()];
+        let ends = gone.last().map(Stored::next_offset);
+        assert_eq!(ends, Some(start_offset), "a log starts where a batch does");
+        match limit {
+            Limit::Milliseconds(ms) => {
+                let newest = gone.iter().flat_map(|stored| &stored.timestamps).max();
+                assert!(newest.is_some_and(|at| *at < now_ms - ms), "{newest:?} is too new to go");
+            }
+            Limit::Bytes(bytes) => {
+                let left: i64 = kept.iter().map(|stored| stored.bytes.len() as i64).sum();
+                assert!(left >= bytes, "{left} bytes are left of {bytes}");
+            }
+        }
+        self.log_start_offset = start_offset;
     }
 
     /// The batches from the one that holds `offset` on.
@@ -105,9 +131,9 @@ impl Log {
         assert!(found.len() <= expected.len(), "more batches than there are");
         for ((base_offset, batch), stored) in found.iter().zip(expected) {
             assert_eq!(*base_offset, stored.base_offset);
-            let sent = &stored.sent.bytes;
-            let same = batch[8..12] == sent[8..12] && batch[16..] == sent[16..];
-            assert!(same, "the batch at {base_offset} is not what was sent");
+            let known = &stored.bytes;
+            let same = batch[8..12] == known[8..12] && batch[16..] == known[16..];
+            assert!(same, "the batch at {base_offset} is not what was stored");
         }
         found.len()
     }
@@ -125,8 +151,8 @@ impl Log {
 
     fn records(&self) -> impl Iterator<Item = (i64, i64)> {
         let batches = self.batches.iter();
-        let records = batches
-            .flat_map(|stored| stored.sent.timestamps.iter().copied().zip(stored.base_offset..));
+        let records =
+            batches.flat_map(|stored| stored.timestamps.iter().copied().zip(stored.base_offset..));
         records.filter(|(_, offset)| *offset >= self.log_start_offset)
     }
 }

@@ -4,6 +4,7 @@ use tidelog_tests::seed::Random;
 
 use super::{
     batches::{CODECS, Codec},
+    settings::Change,
     world::World,
 };
 
@@ -51,6 +52,16 @@ pub enum Step {
     DeleteRecords {
         of: Place,
     },
+    Alter {
+        topic: usize,
+        change: Change,
+    },
+    /// Retention with this limit, for a moment.
+    Retain {
+        topic: usize,
+        limit: Retained,
+        dies: bool,
+    },
     NewProducer,
     Restart,
     Kill,
@@ -86,12 +97,26 @@ pub struct Limits {
     pub partition_max_bytes: i32,
 }
 
+impl Limits {
+    /// More than any log here has.
+    pub const WIDE: Limits = Limits { max_bytes: 10_000_000, partition_max_bytes: 10_000_000 };
+}
+
 /// What ListOffsets is asked for.
 #[derive(Debug, Clone, Copy)]
 pub enum Timestamp {
     Special(i64),
     /// So many milliseconds before the workload began.
     Before(i64),
+}
+
+/// What retention is to keep.
+#[derive(Debug, Clone, Copy)]
+pub enum Retained {
+    Nothing,
+    /// What is newer than so many milliseconds before the workload began.
+    Since(i64),
+    Bytes(i64),
 }
 
 impl Step {
@@ -104,7 +129,11 @@ impl Step {
             },
             60..75 => Step::DeleteTopic { topic: world.any_topic(random) },
             75..420 => produce(random, world),
-            420..620 => Step::Fetch {
+            420..450 => {
+                Step::Alter { topic: world.any_topic(random), change: Change::choose(random) }
+            }
+            450..462 => retain(random, world),
+            462..620 => Step::Fetch {
                 wanted: (0..1 + random.index(4)).map(|_| world.any_place(random)).collect(),
                 version: 4 + random.below(14) as i16,
                 limits: limits(random),
@@ -156,6 +185,15 @@ fn list_offsets(random: &mut Random, world: &World) -> Step {
     };
     let version = 1 + random.below(10) as i16;
     Step::ListOffsets { of: world.any_place(random), version, timestamp }
+}
+
+fn retain(random: &mut Random, world: &World) -> Step {
+    let limit = match random.below(4) {
+        0 => Retained::Nothing,
+        1 => Retained::Since(random.below(60_000).cast_signed()),
+        _ => Retained::Bytes(random.below(30_000).cast_signed()),
+    };
+    Step::Retain { topic: world.any_topic(random), limit, dies: random.below(4) == 0 }
 }
 
 fn limits(random: &mut Random) -> Limits {
