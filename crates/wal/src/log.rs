@@ -347,7 +347,8 @@ impl Log {
         Ok(headers)
     }
 
-    /// Bytes of all batches still readable.
+    /// Bytes of all batches still readable. In the first moments after a start less: the segments
+    /// are looked at afterwards.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.inner.segment_bytes.load(Ordering::Acquire) + self.inner.state().tail.unspilled_bytes()

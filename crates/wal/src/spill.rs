@@ -4,6 +4,7 @@
 //! What happens between the steps (appends, truncations) is noticed by the partition's count of
 //! cuts. One thread does all of it, so nobody else writes segments or checkpoints.
 
+mod measure;
 mod pick;
 mod retain;
 
@@ -44,6 +45,8 @@ pub(crate) struct Spill {
     segments: BTreeMap<TopicIdPartition, Segments>,
     phase: Phase,
     retaining: Option<Retaining>,
+    /// Logs whose segments nobody has looked at since the start.
+    unmeasured: Vec<TopicIdPartition>,
     /// Spilled batches still in memory for readers, in the order in which they may go.
     evictable: VecDeque<Evictable>,
     evictable_bytes: u64,
@@ -126,6 +129,7 @@ impl Spill {
     ) -> Spill {
         Spill {
             begun: Begun::default(),
+            unmeasured: segments.keys().copied().collect(),
             last_pass: 0,
             shard,
             files,
@@ -144,7 +148,8 @@ impl Spill {
         let is_relief = phase.is_relief();
         let done = match phase {
             Phase::Waiting => {
-                let is_searching = !self.shard.is_writer_done() && self.retain_some();
+                let is_searching =
+                    !self.shard.is_writer_done() && (self.retain_some() | self.measure_some());
                 match self.wanted() {
                     Ok(reach) => self.write(reach),
                     Err(_) if is_searching => return Ok(Step::Worked),

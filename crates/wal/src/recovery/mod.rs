@@ -520,7 +520,6 @@ fn hand_over(
         let log = LogInner::new(id, state);
         if let Some(segments) = segments.get(&id) {
             log.set_reader(Some(segments.reader()));
-            log.segment_bytes.store(segments.bytes(), std::sync::atomic::Ordering::Release);
         }
         logs.push(Arc::new(log));
     }

@@ -1,4 +1,4 @@
-//! A node that is started again and again and writes nothing takes no more disk for it.
+//! What a start costs: no more disk with each, and no more time for more segments.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -7,7 +7,11 @@ use tidelog_types::Offset;
 use super::support::*;
 use crate::{
     WalConfig,
-    env::{FileSystem, mem::MemFileSystem},
+    env::{
+        FileSystem,
+        fault::{Call, Fault, FaultFileSystem},
+        mem::MemFileSystem,
+    },
     threads::Step,
 };
 
@@ -21,6 +25,11 @@ fn start(fs: &Arc<dyn FileSystem>) -> Node {
     let mut node = Node::open(fs, config()).unwrap();
     let _ = node.log(0);
     node.wal.all_known_opened();
+    settle(&mut node);
+    node
+}
+
+fn settle(node: &mut Node) {
     let mut is_idle = false;
     while !is_idle {
         let steps = [
@@ -30,7 +39,6 @@ fn start(fs: &Arc<dyn FileSystem>) -> Node {
         ];
         is_idle = steps.iter().all(|step| *step == Step::Idle);
     }
-    node
 }
 
 fn wal_files(mem: &MemFileSystem) -> usize {
@@ -78,4 +86,31 @@ fn a_log_that_is_killed_after_each_batch_keeps_the_files_of_a_few_starts() {
         drop((node, log));
         mem.kill();
     }
+}
+
+#[test]
+fn a_start_opens_no_segment_but_the_last_and_measures_the_others_afterwards() {
+    let mem = MemFileSystem::new();
+    let fs: Arc<dyn FileSystem> = Arc::new(mem.clone());
+    let mut node = start(&fs);
+    let (log, _) = node.log(0);
+    for tag in 0..8 {
+        node.append(&log, 1, 900, tag);
+        node.write().unwrap();
+        node.spill().unwrap();
+    }
+    let bytes = log.size_bytes();
+    assert_eq!(bytes, 8 * (61 + 900));
+    drop((node, log));
+    mem.kill();
+
+    let faults = FaultFileSystem::new(fs);
+    faults.inject(Fault::eio(Call::Open).on_path("00000000000000000000.log"));
+    let mut node =
+        Node::open(&(Arc::new(faults.clone()) as Arc<dyn FileSystem>), config()).unwrap();
+    assert_eq!(faults.faults_met(), 0, "the first segment was opened");
+    faults.clear();
+    let (log, _) = node.log(0);
+    settle(&mut node);
+    assert_eq!(log.size_bytes(), bytes);
 }
