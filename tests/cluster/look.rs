@@ -22,7 +22,8 @@ fn a_stopped_node_verifies_and_every_kind_of_damage_is_named() {
     let whole = look(&["wal", "verify"], node.dir());
     assert!(whole.status.success(), "{}", text(&whole));
     assert!(text(&whole).contains("everything that was synced reads"), "{}", text(&whole));
-    assert!(!text(&whole).contains("batches           0 "), "nothing was spilled, nothing read");
+    let is_empty = text(&whole).contains("batches in segments  0 ");
+    assert!(!is_empty, "nothing was spilled, nothing read: {}", text(&whole));
 
     let segment = newest(node.dir(), "log");
     flip(&segment, |bytes| bytes.len() / 2);
@@ -39,7 +40,7 @@ fn a_damaged_wal_frame_is_named_and_a_running_node_is_left_alone() {
     let mut node = filled();
     let refused = look(&["wal", "verify"], node.dir());
     assert!(!refused.status.success());
-    assert!(text(&refused).contains("in use by another process"), "{}", text(&refused));
+    assert!(text(&refused).contains("stop the node first"), "{}", text(&refused));
     node.kill();
     // The first batch that the WAL still holds; later frames vouch for it.
     let file = files_below(&node.dir().join("wal")).into_iter().find_map(|path| {
@@ -59,14 +60,16 @@ fn a_running_node_can_be_looked_into() {
     let node = filled();
     let inspected = look(&["wal", "inspect", "--output", "json"], node.dir());
     assert!(inspected.status.success(), "{}", text(&inspected));
-    for key in ["\"durable_sequence\"", "\"partitions\"", "\"recovery_point\"", ".wal\""] {
+    for key in ["\"durable_sequence\"", "\"partitions\"", "\"checkpoint_high_watermark\"", ".wal\""]
+    {
         assert!(text(&inspected).contains(key), "no {key}: {}", text(&inspected));
     }
     let status = look(&["raft", "status"], node.dir());
     assert!(text(&status).contains("commit index"), "{}", text(&status));
     let log = look(&["raft", "log"], node.dir());
     assert!(text(&log).contains("RegisterBroker"), "{}", text(&log));
-    assert!(text(&log).contains("name: \"looked-at\""), "{}", text(&log));
+    assert!(text(&log).contains("\"looked-at\""), "{}", text(&log));
+    assert!(text(&log).lines().all(|line| line.len() <= 100), "{}", text(&log));
     let nothing = look(&["raft", "log", "--from", "1000000"], node.dir());
     assert!(nothing.status.success() && !text(&nothing).contains("RegisterBroker"));
 

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use comfy_table::{Table, presets::ASCII_MARKDOWN};
+use comfy_table::{ContentArrangement, Table, presets::ASCII_MARKDOWN};
 use serde_json::{Value, json};
 use tidelog_metadata::record::decode_records;
 use tidelog_raft::{
@@ -27,6 +27,8 @@ use tidelog_wal::{
 
 /// The metadata group: there is one.
 const GROUP: u32 = 0;
+/// Columns of a table whose cells are text of any length.
+const COLUMNS: u16 = 100;
 
 /// What to look at in the metadata log.
 #[derive(Debug, Subcommand)]
@@ -232,6 +234,7 @@ fn entries(found: &Inspection, from: u64, count: u64) -> Vec<Shown> {
 
 fn entries_table(out: &mut impl Write, entries: &[Shown]) -> io::Result<()> {
     let mut table = table(&["index", "term", "bytes", "records"]);
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(COLUMNS);
     for entry in entries {
         let numbers = [entry.index.to_string(), entry.term.to_string(), entry.bytes.to_string()];
         table.add_row([numbers.to_vec(), vec![entry.records.join("\n")]].concat());
@@ -256,6 +259,8 @@ fn inspection_table(out: &mut impl Write, found: &wal::Inspection) -> io::Result
     writeln!(out, "{:<20} {}", "oldest needed", found.oldest_needed)?;
     let mut partitions =
         table(&["partition", "log start", "high watermark", "in segments to", "segments", "bytes"]);
+    // A node's own view is newer: it is in the WAL's frames and in memory.
+    writeln!(out, "\nas of the last checkpoint:\n")?;
     for partition in &found.partitions {
         let numbers =
             [partition.log_start, partition.high_watermark, partition.recovery_point].map(|o| o.0);
@@ -272,7 +277,7 @@ fn inspection_table(out: &mut impl Write, found: &wal::Inspection) -> io::Result
             [std::slice::from_ref(&file.name), &header[..], &[file.bytes.to_string()]].concat(),
         );
     }
-    writeln!(out, "\n{partitions}\n\n{files}")?;
+    writeln!(out, "{partitions}\n\n{files}")?;
     for partition in &found.partitions {
         for range in &partition.damaged {
             let (from, to) = (range.start.0, range.end.0);
@@ -291,7 +296,7 @@ fn inspection_json(found: &wal::Inspection) -> Value {
             "topic_id": partition.id.topic_id.to_string(),
             "partition": partition.id.partition,
             "log_start_offset": partition.log_start.0,
-            "high_watermark": partition.high_watermark.0,
+            "checkpoint_high_watermark": partition.high_watermark.0,
             "recovery_point": partition.recovery_point.0,
             "segments": partition.segments,
             "bytes": partition.bytes,
@@ -317,11 +322,14 @@ fn inspection_json(found: &wal::Inspection) -> Value {
 
 fn verified_text(out: &mut impl Write, found: &wal::Verified) -> io::Result<()> {
     let wal::Verified { frames, batches, segments, bytes, torn_frames, damage } = found;
-    writeln!(out, "WAL frames        {frames}")?;
-    writeln!(out, "segments          {segments}")?;
-    writeln!(out, "batches           {batches} ({bytes} bytes)")?;
+    writeln!(out, "WAL frames           {frames}")?;
+    writeln!(out, "segments             {segments}")?;
+    writeln!(out, "batches in segments  {batches} ({bytes} bytes)")?;
     if *torn_frames > 0 {
-        writeln!(out, "never synced      {torn_frames} frames at the end, which a start cuts off")?;
+        writeln!(
+            out,
+            "never synced         {torn_frames} frames at the end, which a start cuts off"
+        )?;
     }
     for Damage { path, position, what } in damage {
         let place = position.map(|position| format!(" at byte {position}")).unwrap_or_default();

@@ -70,7 +70,7 @@ pub fn die(fatal: &Fatal) -> ! {
 #[derive(Debug, thiserror::Error)]
 pub enum WalError {
     /// Another process has the directory.
-    #[error("{} is in use by another process", path.display())]
+    #[error("{} is in use by another process: stop the node first", path.display())]
     Locked {
         /// The directory.
         path: PathBuf,

@@ -46,7 +46,7 @@ pub struct PartitionView {
     pub log_start: Offset,
     /// Everything below is in segments; what is above is in the WAL.
     pub recovery_point: Offset,
-    /// The high watermark.
+    /// The high watermark when the checkpoint was written.
     pub high_watermark: Offset,
     /// Segment files.
     pub segments: usize,

@@ -198,7 +198,7 @@ impl Log {
     /// lies in a damaged range, [`StorageError::Busy`] when the disk cannot be asked now.
     pub fn truncate(&self, leader_epoch: LeaderEpoch, to: Offset) -> Result<Offset, StorageError> {
         let boundary = self.batch_boundary(to)?;
-        let mut state = self.inner.state();
+        let state = self.inner.state();
         if boundary >= state.log_end {
             return Ok(state.log_end);
         }
@@ -209,18 +209,9 @@ impl Log {
             self.reset(leader_epoch, start)?;
             return Ok(start);
         }
-        let mut queue = self.open_queue()?;
-        let mut header = queue.header(FrameKind::Truncate, self.inner.id, leader_epoch);
-        header.base_offset = boundary;
-        header.last_offset = boundary;
-        header.previous_sequence = state.note_frame(header.sequence);
-        let bytes = state.truncate(boundary, header.sequence);
-        queue.frames.push_back(Queued { log: Arc::clone(&self.inner), header, entry: None });
-        drop(queue);
-        self.inner.publish(state.durable_end);
-        drop(state);
-        self.shard.budget.release(0, bytes);
-        self.shard.bells.writer.ring();
+        self.enqueue_cut(state, FrameKind::Truncate, leader_epoch, boundary, |state, sequence| {
+            state.truncate(boundary, sequence)
+        })?;
         Ok(boundary)
     }
 
@@ -229,21 +220,14 @@ impl Log {
     /// # Errors
     /// [`StorageError::Closed`].
     pub fn reset(&self, leader_epoch: LeaderEpoch, start: Offset) -> Result<(), StorageError> {
-        let mut state = self.inner.state();
-        let mut queue = self.open_queue()?;
-        let kind = if holds(Rule::ResetFrame) { FrameKind::Reset } else { FrameKind::Truncate };
-        let mut header = queue.header(kind, self.inner.id, leader_epoch);
-        header.base_offset = if holds(Rule::ResetFrame) { start } else { state.log_start };
-        header.last_offset = header.base_offset;
-        header.previous_sequence = state.note_frame(header.sequence);
-        let bytes = state.reset(start, header.sequence);
-        queue.frames.push_back(Queued { log: Arc::clone(&self.inner), header, entry: None });
-        drop(queue);
-        self.inner.publish(state.durable_end);
-        drop(state);
-        self.shard.budget.release(0, bytes);
-        self.shard.bells.writer.ring();
-        Ok(())
+        let state = self.inner.state();
+        let (kind, to) = match holds(Rule::ResetFrame) {
+            true => (FrameKind::Reset, start),
+            false => (FrameKind::Truncate, state.log_start),
+        };
+        self.enqueue_cut(state, kind, leader_epoch, to, |state, sequence| {
+            state.reset(start, sequence)
+        })
     }
 
     /// Raises the log start offset, at most to the durable end; `done` is called when that is
@@ -352,6 +336,30 @@ impl Log {
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.inner.segment_bytes.load(Ordering::Acquire) + self.inner.state().tail.unspilled_bytes()
+    }
+
+    /// Queues the frame of a truncation or reset and makes the change, which returns the bytes that
+    /// left memory, under the same locks.
+    fn enqueue_cut(
+        &self,
+        mut state: MutexGuard<'_, LogState>,
+        kind: FrameKind,
+        leader_epoch: LeaderEpoch,
+        to: Offset,
+        change: impl FnOnce(&mut LogState, u64) -> u64,
+    ) -> Result<(), StorageError> {
+        let mut queue = self.open_queue()?;
+        let mut header = queue.header(kind, self.inner.id, leader_epoch);
+        (header.base_offset, header.last_offset) = (to, to);
+        header.previous_sequence = state.note_frame(header.sequence);
+        let bytes = change(&mut state, header.sequence);
+        queue.frames.push_back(Queued { log: Arc::clone(&self.inner), header, entry: None });
+        drop(queue);
+        self.inner.publish(state.durable_end);
+        drop(state);
+        self.shard.budget.release(0, bytes);
+        self.shard.bells.writer.ring();
+        Ok(())
     }
 
     fn open_queue(&self) -> Result<MutexGuard<'_, Queue>, StorageError> {
