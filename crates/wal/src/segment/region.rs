@@ -34,12 +34,15 @@ impl Region {
     ) -> io::Result<Region> {
         let start = intervals[0].position;
         let len: u64 = intervals.iter().map(|interval| interval.bytes).sum();
-        let len = len as usize;
+        let file = files.read(segment.log_id, &segment.log)?;
+        let len = match len >= LARGE_BYTES_MIN as u64 {
+            true => bytes_there(&*file, start, len)?,
+            false => len,
+        } as usize;
         let bytes = match len >= LARGE_BYTES_MIN {
             true => read_large(files, segment, start, len)?,
             false => {
                 let mut bytes = vec![0; len];
-                let file = files.read(segment.log_id, &segment.log)?;
                 let read = read_up_to(&*file, &mut bytes, start)?;
                 bytes.truncate(read);
                 bytes.into()
@@ -74,6 +77,12 @@ impl Region {
         let at = ((interval.position - self.start) as usize).min(self.bytes.len());
         (at, &self.bytes[at..])
     }
+}
+
+/// How many of `len` bytes the file has. An index entry may say anything, and memory is taken for
+/// what it says.
+fn bytes_there(file: &dyn File, start: u64, len: u64) -> io::Result<u64> {
+    Ok(file.len()?.saturating_sub(start).min(len))
 }
 
 /// A first read of many bytes is a consumer that catches up: what it reads once would only drive
@@ -114,4 +123,23 @@ fn read_up_to(file: &dyn File, buffer: &mut [u8], position: u64) -> io::Result<u
         }
     }
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::env::{Caching, FileSystem as _, Open, mem::MemFileSystem};
+
+    #[test]
+    fn no_memory_is_taken_for_bytes_that_a_file_has_not() {
+        let fs = MemFileSystem::new();
+        let file = fs.open(Path::new("/file"), Open::CreateNew, Caching::Buffered).unwrap();
+        file.set_len(100).unwrap();
+        let cases = [(0, 100, 100), (40, 3 << 30, 60), (100, 1, 0), (4 << 30, 3 << 30, 0)];
+        for (start, len, there) in cases {
+            assert_eq!(bytes_there(&*file, start, len).unwrap(), there, "{len} from {start}");
+        }
+    }
 }
