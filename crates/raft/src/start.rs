@@ -14,6 +14,7 @@ use raft::{
     eraftpb::{ConfState, Entry, Snapshot},
 };
 use tidelog_wal::{
+    chain::ChainWriter,
     env::{FileSystem, sched},
     error::{Fatal, die},
 };
@@ -102,28 +103,8 @@ impl SteppedNode {
         now: Instant,
     ) -> Result<SteppedNode, RaftError> {
         validate(&config)?;
-        let (log_dir, snapshots_dir) = (config.dir.join("log"), config.dir.join("snapshots"));
-        create_dirs(&*fs, &config.dir, &[&log_dir, &snapshots_dir])?;
-        let lock = fs.lock(&config.dir).map_err(|error| {
-            RaftError::io("another process has, or nobody can lock,", &config.dir, error)
-        })?;
-        let recovered = recover(&fs, &log_dir, &config)?;
-        let RecoveredLog { replay, pool, chain, next_sequence, is_fresh, .. } = recovered;
-        let Replay { hard_state, snapshot, terms, cache: memory, table, .. } = replay;
-        let table = Arc::new(Mutex::new(table));
-        let files = LogFiles { group: config.group, fs, snapshots_dir, pool, table };
-        let (snapshot, restored) = newest_snapshot(&files, &config, snapshot, is_fresh)?;
-        let cold_bytes_max = config.settings.cold_cache_bytes;
-        let found = Found { hard_state, snapshot, terms, memory, cold_bytes_max };
-        let state = found.log_state();
-        debug!(
-            group = config.group,
-            truncated = state.truncated.0,
-            last_index = state.last.0,
-            snapshot_index = state.snapshot.index,
-            "recovered the Raft log"
-        );
-
+        let OnDisk { lock, files, chain, next_sequence, found, restored } =
+            OnDisk::open(&config, fs)?;
         let limits = (config.settings.entries_memory_bytes, entry_bytes_max(&config));
         let status = RaftStatus { raft_id: config.raft_id, ..RaftStatus::default() };
         let (shared, inbox) = Shared::new(limits, status);
@@ -136,8 +117,8 @@ impl SteppedNode {
             tasks: tasks.clone(),
             shared: Arc::clone(&shared),
         };
-        let writer =
-            LogWriter::begin(files.clone(), chain, state, next_sequence, links, metrics.clone())?;
+        let (state, counts) = (found.log_state(), metrics.clone());
+        let writer = LogWriter::begin(files.clone(), chain, state, next_sequence, links, counts)?;
         let worker = ColdWorker {
             files: files.clone(),
             tasks: tasks_in,
@@ -216,6 +197,46 @@ fn validate(config: &RaftConfig) -> Result<(), RaftError> {
         return Err(RaftError::Config("a group begins with at least one voter, none 0".to_owned()));
     }
     Ok(())
+}
+
+/// What a start finds on the disk.
+struct OnDisk {
+    /// Keeps other processes out of the directory.
+    lock: Box<dyn Send + Sync>,
+    files: LogFiles,
+    chain: ChainWriter,
+    next_sequence: u64,
+    found: Found,
+    /// The snapshot that the log begins behind, if there is one.
+    restored: Option<Snapshot>,
+}
+
+impl OnDisk {
+    /// Recovers the log and its snapshot.
+    fn open(config: &RaftConfig, fs: Arc<dyn FileSystem>) -> Result<OnDisk, RaftError> {
+        let (log_dir, snapshots_dir) = (config.dir.join("log"), config.dir.join("snapshots"));
+        create_dirs(&*fs, &config.dir, &[&log_dir, &snapshots_dir])?;
+        let lock = fs.lock(&config.dir).map_err(|error| {
+            RaftError::io("another process has, or nobody can lock,", &config.dir, error)
+        })?;
+        let recovered = recover(&fs, &log_dir, config)?;
+        let RecoveredLog { replay, pool, chain, next_sequence, is_fresh, .. } = recovered;
+        let Replay { hard_state, snapshot, terms, cache: memory, table, .. } = replay;
+        let table = Arc::new(Mutex::new(table));
+        let files = LogFiles { group: config.group, fs, snapshots_dir, pool, table };
+        let (snapshot, restored) = newest_snapshot(&files, config, snapshot, is_fresh)?;
+        let cold_bytes_max = config.settings.cold_cache_bytes;
+        let found = Found { hard_state, snapshot, terms, memory, cold_bytes_max };
+        let state = found.log_state();
+        debug!(
+            group = config.group,
+            truncated = state.truncated.0,
+            last_index = state.last.0,
+            snapshot_index = state.snapshot.index,
+            "recovered the Raft log"
+        );
+        Ok(OnDisk { lock, files, chain, next_sequence, found, restored })
+    }
 }
 
 /// Creates what is missing, durably, up to the directory above.
