@@ -163,7 +163,10 @@ impl Remover {
             let Some(path) = self.files.removals().next_file(is_urgent) else {
                 return self.remove_partitions();
             };
-            remove_if_there(&*self.shard.fs, &path)?;
+            if let Err(error) = remove_if_there(&*self.shard.fs, &path) {
+                self.files.removals().add(path, Duration::ZERO);
+                return Err(error);
+            }
         }
         Ok(Step::Pause)
     }

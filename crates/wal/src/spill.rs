@@ -163,26 +163,20 @@ impl Spill {
         match done {
             Ok(()) => Ok(Step::Worked),
             Err(WalError::Fatal(fatal)) => Err(fatal),
-            Err(error) => Ok(self.on_refused(error, is_relief)),
+            Err(error) => self.on_refused(error, is_relief),
         }
     }
 
-    /// Whether a checkpoint alone would let something go.
-    fn has_relief(&self) -> bool {
-        let is_removed = |log: &Arc<LogInner>| log.is_removed() && !log.is_leaving();
-        !self.shard.is_writer_done()
-            && (self.shard.has_log_start_waits() || self.shard.all_logs().iter().any(is_removed))
-    }
-
     /// A full disk is waited for; while the log closes it is reported instead.
-    fn on_refused(&mut self, error: WalError, was_relief: bool) -> Step {
+    fn on_refused(&mut self, error: WalError, was_relief: bool) -> Result<Step, Fatal> {
         if matches!(error, WalError::DiskFull { .. }) {
+            self.take_back()?;
             let (_, tail_bytes) = self.shard.budget.used();
             let unspilled = tail_bytes.saturating_sub(self.evictable_bytes);
             self.shard.set_disk_full(DiskUser::Spill, Some(unspilled));
             if !was_relief && self.has_relief() {
                 self.phase = Phase::Synced(Pass::relief(self.shard.durable_sequence()));
-                return Step::Worked;
+                return Ok(Step::Worked);
             }
         } else {
             tracing::warn!(%error, "cannot spill now; trying again");
@@ -192,7 +186,7 @@ impl Spill {
             self.is_flushed = true;
         }
         self.shard.spill_wanted.store(true, Ordering::Release);
-        Step::Idle
+        Ok(Step::Idle)
     }
 
     // ---- first step: segments

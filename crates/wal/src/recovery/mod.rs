@@ -31,7 +31,7 @@ use crate::{
     metrics::WalMetrics,
     partition::LogState,
     rules::{Rule, holds},
-    segment::{Segments, SegmentsConfig, remove_dir},
+    segment::{Segments, SegmentsConfig, remove_dirs},
     shard::{LogInner, Shard, partition_dir, wal_dir},
     snapshot,
     wal::{CutReport, Recovered},
@@ -252,13 +252,13 @@ fn remove_strays(
     checkpoint: &Checkpoint,
 ) -> Result<(), WalError> {
     let entries = &checkpoint.partitions;
-    for (id, path) in partition_dirs(config, fs)? {
-        let found = entries.binary_search_by_key(&id, |(id, _)| *id);
-        if found.map_or(true, |found| entries[found].1.is_removed) {
-            remove_dir(fs, &path)?;
-        }
-    }
-    Ok(())
+    let is_stray = |id: &TopicIdPartition| {
+        let found = entries.binary_search_by_key(id, |(id, _)| *id);
+        found.map_or(true, |found| entries[found].1.is_removed)
+    };
+    let dirs = partition_dirs(config, fs)?.into_iter();
+    let strays: Vec<PathBuf> = dirs.filter_map(|(id, dir)| is_stray(&id).then_some(dir)).collect();
+    Ok(remove_dirs(fs, &strays, &config.dir)?)
 }
 
 /// Every directory of a partition's segments.

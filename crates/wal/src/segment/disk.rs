@@ -1,6 +1,7 @@
 //! Errors of segment files, and the removal of names.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
 };
@@ -45,28 +46,67 @@ impl From<SegmentError> for WalError {
 /// # Errors
 /// As [`SegmentError`] says.
 pub fn remove_dir(fs: &dyn FileSystem, dir: &Path) -> Result<(), SegmentError> {
+    if !remove_dir_unsynced(fs, dir)? {
+        return Ok(());
+    }
+    let Some(topic) = dir.parent() else { return Ok(()) };
+    sync_dir(fs, topic)?;
+    match topic.parent() {
+        Some(topics) if remove_if_empty(fs, topic)? => sync_dir(fs, topics),
+        _ => Ok(()),
+    }
+}
+
+/// Removes directories of partitions and those of their topics that are empty then, durably: with
+/// one sync of the disk, where that can be, however many they are.
+///
+/// # Errors
+/// As [`SegmentError`] says.
+pub(crate) fn remove_dirs(
+    fs: &dyn FileSystem,
+    dirs: &[PathBuf],
+    data_dir: &Path,
+) -> Result<(), SegmentError> {
+    let mut changed = BTreeSet::new();
+    for dir in dirs {
+        remove_dir_unsynced(fs, dir)?;
+        changed.extend(dir.parent());
+    }
+    for topic in changed.clone() {
+        if remove_if_empty(fs, topic)? {
+            changed.remove(topic);
+            changed.extend(topic.parent());
+        }
+    }
+    if changed.len() > 1 && fs.can_sync_all() {
+        let synced = fs.sync_all(data_dir);
+        return Ok(synced.map_err(|e| Fatal::new("cannot sync the disk of", data_dir, e))?);
+    }
+    changed.into_iter().try_for_each(|dir| sync_dir(fs, dir))
+}
+
+/// Removes a directory and all in it; false where there is none. Durable once the directory that it
+/// was in is synced.
+fn remove_dir_unsynced(fs: &dyn FileSystem, dir: &Path) -> Result<bool, SegmentError> {
     let failed = |error| write_error("cannot remove", dir, error);
     let names = match fs.list(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         listed => listed.map_err(failed)?,
     };
     for path in names.iter().rev() {
         remove_if_there(fs, path)?;
     }
-    sync_dir(fs, dir)?;
     fs.remove_dir(dir).map_err(failed)?;
-    let Some(topic) = dir.parent() else { return Ok(()) };
-    sync_dir(fs, topic)?;
-    if fs.list(topic).map_err(failed)?.is_empty() {
-        match fs.remove_dir(topic) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
-            removed => removed.map_err(failed)?,
-        }
-        if let Some(topics) = topic.parent() {
-            sync_dir(fs, topics)?;
-        }
+    Ok(true)
+}
+
+/// Removes a directory in which there is nothing; whether it did. Lists nothing: a topic's may hold
+/// thousands of partitions.
+fn remove_if_empty(fs: &dyn FileSystem, dir: &Path) -> Result<bool, SegmentError> {
+    match fs.remove_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
+        removed => removed.map(|()| true).map_err(|e| write_error("cannot remove", dir, e)),
     }
-    Ok(())
 }
 
 pub(crate) fn remove_if_there(fs: &dyn FileSystem, path: &Path) -> Result<(), SegmentError> {

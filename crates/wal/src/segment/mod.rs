@@ -29,7 +29,7 @@ use tidelog_types::{BATCH_HEADER_LEN, Entry, Offset};
 
 pub(crate) use self::{
     batches::{header_at, is_whole},
-    disk::{remove_if_there, write_error},
+    disk::{remove_dirs, remove_if_there, write_error},
     file::base_of,
 };
 use self::{
@@ -250,7 +250,11 @@ impl Segments {
             }
             write::write_entries(&self.files, &segment.log, log, extent.bytes(), run.entries)
         };
-        write().map_err(|error| write_error("cannot write", &segment.log, error))?;
+        if let Err(error) = write() {
+            // Part of a batch only takes room. Where it stays, the next write takes it away.
+            let _ = log.set_len(extent.bytes());
+            return Err(write_error("cannot write", &segment.log, error));
+        }
         let mut complete = Vec::new();
         let mut open = add_entries(extent.open, run.entries, &self.config, &mut complete);
         if open.bytes > 0 {

@@ -9,11 +9,11 @@ use tidelog_types::Offset;
 
 use super::{Made, Spill, observe_high_watermark};
 use crate::{
-    error::WalError,
+    error::{Fatal, WalError},
     partition::LogState,
     retention::{Limits, Piece, removable_below},
     rules::{Rule, holds},
-    segment::Segments,
+    segment::{SegmentError, Segments},
     shard::{LogInner, lock},
 };
 
@@ -105,6 +105,35 @@ impl Spill {
         }
         tracing::debug!(partition = %log.id, log_start = to.0, "old records are removed");
         self.shard.wait_for_log_start(log, to, Box::new(|| {}));
+    }
+
+    /// Whether a checkpoint alone would let something go.
+    pub(super) fn has_relief(&self) -> bool {
+        let is_removed = |log: &Arc<LogInner>| log.is_removed() && !log.is_leaving();
+        !self.shard.is_writer_done()
+            && (self.shard.has_log_start_waits() || self.shard.all_logs().iter().any(is_removed))
+    }
+
+    /// Removes what a pass wrote before the disk was full: it counts for nothing and is written
+    /// again, and meanwhile takes the room that a checkpoint needs for others to go.
+    pub(super) fn take_back(&mut self) -> Result<(), Fatal> {
+        for log in self.shard.all_logs() {
+            let Some(segments) = self.segments.get_mut(&log.id) else { continue };
+            let (spilled_end, is_cut) = {
+                let state = log.state();
+                (state.spilled_end, state.file_cut.is_some())
+            };
+            // What a cut leaves over goes once the checkpoint does not count on it any more.
+            if is_cut || segments.end_offset() <= spilled_end {
+                continue;
+            }
+            match segments.cut(spilled_end) {
+                Err(SegmentError::Fatal(fatal)) => return Err(fatal),
+                Err(error) => tracing::warn!(partition = %log.id, %error, "cannot make room now"),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Rule 10: drops the segments that lie below the durable log start.

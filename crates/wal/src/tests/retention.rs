@@ -7,12 +7,17 @@ use tidelog_types::Offset;
 use super::support::*;
 use crate::{
     Log, LogSettings,
-    env::{FileSystem, mem::MemFileSystem},
+    env::{
+        FileSystem,
+        fault::{Call, Fault, FaultFileSystem},
+        mem::MemFileSystem,
+    },
     shard::lock,
 };
 
 struct Test {
     mem: MemFileSystem,
+    faults: FaultFileSystem,
     fs: Arc<dyn FileSystem>,
     node: Node,
     log: Log,
@@ -22,10 +27,11 @@ struct Test {
 impl Test {
     fn new() -> Test {
         let mem = MemFileSystem::new();
-        let fs: Arc<dyn FileSystem> = Arc::new(mem.clone());
+        let faults = FaultFileSystem::new(Arc::new(mem.clone()));
+        let fs: Arc<dyn FileSystem> = Arc::new(faults.clone());
         let node = Node::open(&fs, small_config()).unwrap();
         let (log, observer) = node.log(0);
-        Test { mem, fs, node, log, observer }
+        Test { mem, faults, fs, node, log, observer }
     }
 
     /// One batch of ten records and about a kilobyte, from so many milliseconds after 1970.
@@ -79,13 +85,13 @@ impl Test {
     }
 
     fn after_power_loss(self, seed: u64) -> Test {
-        let Test { mem, fs, node, log, observer } = self;
+        let Test { mem, faults, fs, node, log, observer } = self;
         drop((node, log, observer));
         mem.crash(seed);
         let node = Node::open(&fs, small_config()).unwrap();
         assert_eq!(node.recovered.partitions.len(), 1);
         let (log, observer) = node.log(0);
-        Test { mem, fs, node, log, observer }
+        Test { mem, faults, fs, node, log, observer }
     }
 }
 
@@ -220,6 +226,68 @@ fn a_full_disk_does_not_keep_retention_from_making_room() {
     assert_eq!(test.log.log_start_offset(), Offset(40));
     assert_eq!(test.segments(), ["40.log", "60.log"], "nothing waits while space is short");
     assert!(test.node.wal.try_reserve(1).is_ok(), "appends are taken again");
+}
+
+#[test]
+fn what_a_pass_wrote_before_the_disk_was_full_keeps_nobody_from_making_room() {
+    let mut test = Test::three_segments();
+    test.set(100, -1, Duration::from_secs(3600));
+    (0..3).for_each(|_| test.append(200));
+    // Room for the first of two more segments with its index, and then not even for a checkpoint.
+    let sizes = test.mem.files().into_iter().map(|path| test.mem.contents(path).unwrap().len());
+    test.mem.set_capacity((sizes.sum::<usize>() + 2 * (61 + 900) + 64 + 100) as u64);
+    test.node.wal.shard().want_checkpoint();
+    while !test.node.wal.shard().is_disk_full() {
+        test.node.steppers.spill.step().unwrap();
+    }
+    assert_eq!(test.segments(), ["0.log", "20.log", "40.log"], "a full disk keeps nothing of it");
+    test.node.wal.run_retention(161);
+    for _ in 0..20 {
+        test.node.steppers.spill.step().unwrap();
+        test.node.steppers.remover.step().unwrap();
+    }
+    assert_eq!(test.log.log_start_offset(), Offset(40));
+    assert_eq!(test.segments(), ["40.log", "60.log", "80.log"]);
+    assert!(test.node.wal.try_reserve(1).is_ok(), "appends are taken again");
+    let test = test.after_power_loss(7);
+    let (start, end) = (test.log.log_start_offset(), test.log.log_end_offset());
+    assert_eq!((start, end), (Offset(40), Offset(90)));
+}
+
+#[test]
+fn a_start_removes_many_directories_with_few_syncs() {
+    let mut test = Test::new();
+    let many = 60;
+    let logs: Vec<Log> = (1..=many).map(|partition| test.node.log(partition).0).collect();
+    logs.iter().for_each(|log| drop(test.node.append(log, 1, 100, 1)));
+    while logs.iter().any(|log| log.durable_end_offset() == Offset(0)) {
+        test.node.steppers.filler.step().unwrap();
+        test.node.write().unwrap();
+    }
+    test.node.spill().unwrap();
+    (1..=many).for_each(|partition| test.node.wal.remove_log(id(partition)).unwrap());
+    test.node.spill().unwrap();
+    assert_eq!(test.segments().len(), many as usize, "the files go in the background");
+    let syncs = |test: &Test| [Call::SyncDir, Call::SyncAll].map(|call| test.faults.calls(call));
+    let before = syncs(&test).iter().sum::<u64>();
+    let test = test.after_power_loss(8);
+    assert_eq!(test.segments(), [""; 0]);
+    let topics = test.fs.list("/data/topics".as_ref()).unwrap();
+    assert_eq!(topics, [""; 0].map(PathBuf::from), "nothing is left of the topic either");
+    let syncs = syncs(&test).iter().sum::<u64>() - before;
+    assert!(syncs < 16, "{syncs} syncs of directories");
+}
+
+#[test]
+fn a_file_that_cannot_be_deleted_now_is_deleted_later() {
+    let mut test = Test::three_segments();
+    test.set(100, -1, Duration::ZERO);
+    assert_eq!(test.retain(121), Offset(20));
+    test.faults.inject(Fault::emfile(Call::RemoveFile).times(2));
+    for _ in 0..3 {
+        test.node.remove().unwrap();
+    }
+    assert_eq!(test.segments(), ["20.log", "40.log"]);
 }
 
 #[test]
