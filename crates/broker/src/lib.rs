@@ -32,6 +32,7 @@ pub mod replica_manager;
 mod request_context;
 mod retention;
 pub mod topic_config;
+mod waiting_room;
 pub mod waits;
 
 pub use broker::{

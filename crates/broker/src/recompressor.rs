@@ -55,21 +55,65 @@ impl Recompressor {
         let permit = Arc::clone(&self.turns).acquire_owned().await.ok()?;
         let (done, outcome) = oneshot::channel();
         let work = move || {
-            let _ = done.send(work()); // a client that has gone needs no outcome
+            // A client that has gone needs no outcome. Its turn ends here, no earlier: what was
+            // queued for it takes a place.
+            if !done.is_closed() {
+                let _ = done.send((work(), Turn { _permit: permit }));
+            }
         };
         // Those with a turn are no more than the queue holds, so this never waits.
         self.works.try_send(Box::new(work)).ok()?;
-        Some((outcome.await.ok()?, Turn { _permit: permit }))
+        outcome.await.ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, pin::pin, task::Poll};
+    use std::{
+        future::{Future as _, poll_fn},
+        pin::pin,
+        sync::{
+            Mutex,
+            atomic::{AtomicUsize, Ordering},
+            mpsc,
+        },
+        task::{Context, Poll, Waker},
+    };
 
     use tokio::runtime::Builder;
 
     use super::*;
+
+    #[test]
+    fn clients_that_have_gone_take_no_turn_and_nobody_elses() {
+        let recompressor = Recompressor::start().expect("threads");
+        let turns = recompressor.turns.available_permits();
+        let mut context = Context::from_waker(Waker::noop());
+        let (go, wait) = mpsc::sync_channel::<()>(1);
+        let wait = Arc::new(Mutex::new(wait));
+        let worked = Arc::new(AtomicUsize::new(0));
+        for _ in 0..4 * turns {
+            let (wait, worked) = (Arc::clone(&wait), Arc::clone(&worked));
+            let gone = pin!(recompressor.run(move || {
+                let _ = wait.lock().expect("no panic").recv();
+                worked.fetch_add(1, Ordering::SeqCst);
+            }))
+            .poll(&mut context);
+            assert!(gone.is_pending());
+        }
+        let mut last = pin!(recompressor.run(|| 7));
+        assert!(last.as_mut().poll(&mut context).is_pending(), "it waits for its turn");
+        drop(go);
+        let outcome = loop {
+            match last.as_mut().poll(&mut context) {
+                Poll::Ready(outcome) => break outcome.map(|(outcome, _)| outcome),
+                Poll::Pending => thread::yield_now(),
+            }
+        };
+        assert_eq!(outcome, Some(7));
+        let worked = worked.load(Ordering::SeqCst);
+        assert!(worked < turns, "{worked} works were done for nobody");
+    }
 
     #[test]
     fn who_has_no_turn_waits_until_another_is_over() {

@@ -89,23 +89,23 @@ pub struct RecoveredPartition {
 }
 
 /// Answers a search in the log.
-pub type Found = Box<dyn FnOnce(Result<Option<FoundBatch>, ReadError>) + Send>;
+pub type Found = Box<dyn ColdReply<Option<FoundBatch>>>;
 /// Answers a cold read with whole batches.
-pub type ReadDone = Box<dyn ColdReply>;
+pub type ReadDone = Box<dyn ColdReply<Vec<Bytes>>>;
 
-/// Whoever waits for a cold read.
-pub trait ColdReply: Send {
+/// Whoever waits for what the disk has.
+pub trait ColdReply<T>: Send {
     /// Whether nobody waits any more, so that the disk need not be asked.
     fn is_abandoned(&self) -> bool {
         false
     }
 
-    /// Called once, on the reader thread; not at all where the read was abandoned.
-    fn done(self: Box<Self>, outcome: Result<Vec<Bytes>, ReadError>);
+    /// Called once, on the reader thread; not at all where nobody waited any more.
+    fn done(self: Box<Self>, outcome: Result<T, ReadError>);
 }
 
-impl<F: FnOnce(Result<Vec<Bytes>, ReadError>) + Send> ColdReply for F {
-    fn done(self: Box<Self>, outcome: Result<Vec<Bytes>, ReadError>) {
+impl<T, F: FnOnce(Result<T, ReadError>) + Send> ColdReply<T> for F {
+    fn done(self: Box<Self>, outcome: Result<T, ReadError>) {
         self(outcome);
     }
 }

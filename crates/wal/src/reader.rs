@@ -53,12 +53,21 @@ impl std::fmt::Debug for ColdJob {
 }
 
 impl ColdJob {
+    fn is_abandoned(&self) -> bool {
+        match self {
+            ColdJob::Read { done, .. } => done.is_abandoned(),
+            ColdJob::FindByTimestamp { done, .. } | ColdJob::FindMaxTimestamp { done, .. } => {
+                done.is_abandoned()
+            }
+        }
+    }
+
     /// Answers that it will not be done.
     pub(crate) fn refuse(self, error: ReadError) {
         match self {
             ColdJob::Read { done, .. } => done.done(Err(error)),
             ColdJob::FindByTimestamp { done, .. } | ColdJob::FindMaxTimestamp { done, .. } => {
-                done(Err(error));
+                done.done(Err(error));
             }
         }
     }
@@ -86,7 +95,7 @@ impl ColdReader {
         };
         self.idle_steps = 0;
         match job {
-            ColdJob::Read { done, .. } if done.is_abandoned() => {}
+            job if job.is_abandoned() => {}
             ColdJob::Read { log, read, done } => {
                 self.shard.metrics.cold_reads.inc();
                 let found = self.read(&log, &read);
@@ -96,10 +105,10 @@ impl ColdReader {
                 done.done(found.map(|found| found.pieces));
             }
             ColdJob::FindByTimestamp { log, timestamp_ms, from, upper, done } => {
-                done(find_by_timestamp(&log, timestamp_ms, from, upper));
+                done.done(find_by_timestamp(&log, timestamp_ms, from, upper));
             }
             ColdJob::FindMaxTimestamp { log, from, upper, done } => {
-                done(find_max_timestamp(&log, from, upper));
+                done.done(find_max_timestamp(&log, from, upper));
             }
         }
         Ok(Step::Worked)

@@ -27,7 +27,7 @@ use tidelog_protocol::{
     request,
 };
 use tidelog_types::{BatchHeader, Entry, ErrorCode, LeaderEpoch, Offset};
-use tidelog_wal::FoundBatch;
+use tidelog_wal::{ColdReply, FoundBatch, ReadError};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -82,6 +82,13 @@ struct Search {
     /// The latest record in front of these.
     before: Option<Place>,
     opened_bytes_max: usize,
+}
+
+/// Tells a client what was found, unless it has gone: then nothing is searched for or opened.
+struct Told {
+    sender: oneshot::Sender<Answer>,
+    walker: RecordWalker,
+    search: Search,
 }
 
 impl Place {
@@ -206,14 +213,7 @@ fn find(
 impl Search {
     fn begin(&self, walker: &RecordWalker) -> oneshot::Receiver<Answer> {
         let (sender, receiver) = oneshot::channel();
-        let (walker, search) = (walker.clone(), self.clone());
-        let done = Box::new(move |found: Result<Option<FoundBatch>, _>| match found {
-            Ok(Some(FoundBatch { entry })) => {
-                walker.queue(move || tell(sender, search.look_inside(&entry)));
-            }
-            Ok(None) => tell(sender, Answer::Known(Ok(search.before.unwrap_or(Place::NONE)))),
-            Err(error) => tell(sender, Answer::Known(Err(errors::read(&error)))),
-        });
+        let done = Box::new(Told { sender, walker: walker.clone(), search: self.clone() });
         let log = self.partition.log();
         match self.target {
             Target::AtOrAfter(timestamp_ms) => {
@@ -270,6 +270,25 @@ impl Search {
     fn known(&self, place: Place) -> Answer {
         let as_late = |before: &Place| before.timestamp_ms >= place.timestamp_ms;
         Answer::Known(Ok(self.before.filter(as_late).unwrap_or(place)))
+    }
+}
+
+impl ColdReply<Option<FoundBatch>> for Told {
+    fn is_abandoned(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    fn done(self: Box<Self>, found: Result<Option<FoundBatch>, ReadError>) {
+        let Told { sender, walker, search } = *self;
+        match found {
+            Ok(Some(FoundBatch { entry })) => walker.queue(entry.len(), move || {
+                if !sender.is_closed() {
+                    tell(sender, search.look_inside(&entry));
+                }
+            }),
+            Ok(None) => tell(sender, Answer::Known(Ok(search.before.unwrap_or(Place::NONE)))),
+            Err(error) => tell(sender, Answer::Known(Err(errors::read(&error)))),
+        }
     }
 }
 

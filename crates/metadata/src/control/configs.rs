@@ -57,6 +57,23 @@ pub enum ConfigOperation {
     Subtract(String),
 }
 
+impl Alteration {
+    /// How many settings it names.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Alteration::Each(changes) => changes.len(),
+            Alteration::ReplaceAll(values) => values.len(),
+        }
+    }
+
+    /// Whether it names none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 impl Controller {
     /// Plans changed settings, each resource for itself: all that is asked for it, or none and
     /// why. Answers come in the order of the request, which names a resource once.

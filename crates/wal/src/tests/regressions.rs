@@ -14,7 +14,7 @@ use tidelog_types::{BatchHeader, Entry, Offset};
 
 use super::support::*;
 use crate::{
-    Log, LogSettings, Wal, WalConfig, WalError,
+    ColdRead, ColdReply, Log, LogSettings, ReadError, Wal, WalConfig, WalError,
     checksum::crc32c,
     env::{
         FileSystem,
@@ -249,6 +249,36 @@ fn a_search_finds_nothing_below_the_log_start() {
     assert_eq!(search(&log, 0), Some(Offset(2)));
     assert_eq!(search_from(&log, 0, Offset(3)), None, "nor below where it is to begin");
     wal.flush_and_close().unwrap();
+}
+
+/// Asked for something, and went.
+struct Gone;
+
+impl<T> ColdReply<T> for Gone {
+    fn is_abandoned(&self) -> bool {
+        true
+    }
+
+    fn done(self: Box<Self>, _: Result<T, ReadError>) {
+        panic!("nobody waits for this");
+    }
+}
+
+#[test]
+fn nothing_is_read_or_searched_for_whoever_has_gone() {
+    let fs: Arc<dyn FileSystem> = Arc::new(MemFileSystem::new());
+    let mut node = Node::open(&fs, small_config()).unwrap();
+    let (log, _) = node.log(0);
+    node.append(&log, 1, 100, 1);
+    node.write().unwrap();
+    let read = ColdRead { from: Offset(0), upper: Offset(1), max_bytes: 100, at_least_one: true };
+    log.read_cold(read, Box::new(Gone)).unwrap();
+    log.find_by_timestamp(0, Offset(0), Offset(1), Box::new(Gone));
+    log.find_max_timestamp(Offset(0), Offset(1), Box::new(Gone));
+    for _ in 0..3 {
+        assert_eq!(node.steppers.reader.step().unwrap(), Step::Worked);
+    }
+    assert_eq!(node.steppers.reader.step().unwrap(), Step::Idle);
 }
 
 fn search(log: &Log, timestamp_ms: i64) -> Option<Offset> {

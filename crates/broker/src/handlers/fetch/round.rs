@@ -202,7 +202,7 @@ impl Read {
     }
 }
 
-impl ColdReply for Told {
+impl ColdReply<Vec<Bytes>> for Told {
     fn is_abandoned(&self) -> bool {
         self.0.is_closed()
     }
