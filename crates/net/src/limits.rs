@@ -203,13 +203,16 @@ impl Account {
     /// its client only trickles, it has to look again by itself, and may have to give way.
     pub fn may_read(&mut self, trickles: impl FnOnce() -> bool) -> bool {
         if self.limits.has_room(self.handle.id) {
-            self.waits = false;
+            self.wait_no_more();
         } else if trickles() {
             self.wait_no_more();
             self.waits = true;
         } else {
             self.wait();
-            self.waits = !self.limits.has_room(self.handle.id);
+            // There may be room since. Who is in line is spared, so nobody stays there who reads.
+            if self.limits.has_room(self.handle.id) {
+                self.wait_no_more();
+            }
         }
         !self.waits
     }
@@ -226,13 +229,13 @@ impl Account {
     pub fn may_decode(&mut self, cost: u64) -> bool {
         let used = self.limits.used.load(Ordering::SeqCst);
         let fits = used.saturating_add(cost) <= self.limits.bound;
-        self.waits = !fits && !exchange(&self.limits.decoding, 0, self.handle.id);
-        if self.waits {
+        if !fits && !exchange(&self.limits.decoding, 0, self.handle.id) {
             self.wait();
-        } else {
-            self.settle(self.held + cost, 0);
+            return false;
         }
-        !self.waits
+        self.wait_no_more();
+        self.settle(self.held + cost, 0);
+        true
     }
 
     /// Says that the request was handled: another may go beyond the bound.
@@ -247,7 +250,8 @@ impl Account {
         self.waits
     }
 
-    fn wait(&self) {
+    fn wait(&mut self) {
+        self.waits = true;
         lock(&self.limits.waiting).insert(self.handle.id, Arc::clone(&self.handle));
         self.limits.anyone_waits.store(true, Ordering::SeqCst);
         self.limits.relieve();
@@ -391,6 +395,23 @@ mod tests {
         assert!(trickling.retry(Instant::now()).is_some(), "it looks again by itself");
         assert!(!reader.may_read(|| false));
         assert_eq!(trickling.handle.ordered(), Order::Evict);
+    }
+
+    #[test]
+    fn who_waited_for_room_and_reads_again_is_spared_no_longer() {
+        let test = LimitsTest::new(1000);
+        let [mut busy, mut slow, mut reader] = [test.account(), test.account(), test.account()];
+        slow.settle(500, 500);
+        slow.handle.set_stalled_since(1);
+        busy.settle(500, 0);
+        assert!(!slow.may_read(|| false), "it waits in line");
+        busy.settle(400, 0);
+        assert!(slow.may_read(|| false), "nobody was called, but it looked again by itself");
+        busy.settle(500, 0);
+        test.limits.next_look.store(0, Ordering::SeqCst);
+        assert!(!reader.may_read(|| false));
+        assert_eq!(slow.handle.ordered(), Order::Evict);
+        assert!(lock(&test.limits.waiting).keys().eq([&reader.handle.id]));
     }
 
     #[test]
