@@ -58,12 +58,10 @@ class Broker:
     def __init__(self, binary, directory):
         self.port, self.admin = free_port(), free_port()
         self.directory, self.log = directory / "data", open(directory / "log", "ab")
-
         self.command = [
             binary, "serve", "--data-dir", str(self.directory),
             "--listen", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{self.admin}",
             "--set", "log.retention.check.interval.ms=5000",
-
         ]
         self.process = None
 
@@ -259,12 +257,16 @@ class Soak:
         """Administers; a call that a kill cut short is tried again with the next topic."""
         admin = AdminClient(self.settings(**{"socket.timeout.ms": 10000}))
         while not self.stop.is_set():
-            name = f"soak-passing-{self.churned}"
+            name, done = f"soak-passing-{self.churned}", []
             for call in (self.create, self.alter, self.trim, self.search, self.delete):
                 try:
                     call(admin, name)
+                    done.append(call)
                 except KafkaException as error:
-                    if not is_transient(error.args[0]):
+                    # What was told to be there must be there, whatever was killed since.
+                    is_unknown = error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+                    is_lost = is_unknown and call == self.alter and self.create in done
+                    if is_lost or not is_transient(error.args[0]):
                         self.problem(f"{call.__name__} {name}: {error}")
             self.churned += 1
             self.stop.wait(0.5)
