@@ -11,6 +11,7 @@ mod kill;
 mod large;
 mod lifecycle;
 mod look;
+mod many_partitions;
 mod memory;
 mod misbehaving;
 mod model;
