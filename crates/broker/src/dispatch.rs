@@ -1,9 +1,12 @@
 //! From a frame to the handler of its API: one exhaustive match.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use tidelog_net::service::{ConnectionInfo, Handled, Service};
+use tidelog_net::service::{ConnectionInfo, Handled, Phase, Service};
 use tidelog_protocol::{ApiKey, RequestError, header::decode_request_header, request};
 use tracing::debug;
 
@@ -27,8 +30,14 @@ impl Service for BrokerService {
         request::cost(frame)
     }
 
-    fn handle(&self, connection: &ConnectionInfo, frame: Bytes) -> Handled {
-        match dispatch(&self.0, connection, frame) {
+    fn spent(&self, api_key: i16, phase: Phase, time: Duration) {
+        if let Some(api_key) = ApiKey::from_wire(api_key) {
+            self.0.metrics.api(api_key).spent(phase, time);
+        }
+    }
+
+    fn handle(&self, connection: &ConnectionInfo, frame: Bytes, now: Instant) -> Handled {
+        match dispatch(&self.0, connection, frame, now) {
             Ok(handled) => handled,
             Err(error) => {
                 debug!(peer = %connection.peer, %error, "closing a connection");
@@ -42,10 +51,13 @@ fn dispatch(
     broker: &Arc<Broker>,
     connection: &ConnectionInfo,
     frame: Bytes,
+    now: Instant,
 ) -> Result<Handled, RequestError> {
+    let bytes = frame.len();
     let (header, body) = decode_request_header(frame)?;
     let api_key = header.api_key;
-    let context = RequestContext::new(header, Arc::clone(&connection.listener));
+    broker.metrics.api(api_key).received(bytes);
+    let context = RequestContext::new(header, Arc::clone(&connection.listener), now);
     let peer = connection.peer;
     match api_key {
         ApiKey::Produce => produce::handle(broker, context, body),

@@ -118,7 +118,7 @@ impl FetchSessions {
         self.count(&cache);
         drop(cache);
         let Some(created) = created else { return SessionId::NONE };
-        self.metrics.fetch_session_evictions.inc_by(created.evicted.len() as u64);
+        self.metrics.fetch.session_evictions.inc_by(created.evicted.len() as u64);
         created.id
     }
 
@@ -171,8 +171,8 @@ impl FetchSessions {
 
     fn count(&self, cache: &Cache) {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.metrics.fetch_sessions.set(gauge(cache.len()));
-        self.metrics.fetch_session_partitions.set(gauge(cache.partitions()));
+        self.metrics.fetch.sessions.set(gauge(cache.len()));
+        self.metrics.fetch.session_partitions.set(gauge(cache.partitions()));
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {

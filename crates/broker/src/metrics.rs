@@ -6,56 +6,89 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
 };
+use tidelog_net::service::Phase;
 use tidelog_protocol::{ApiKey, api_versions::TABLE};
 use tidelog_types::ErrorCode;
+use tidelog_wal::metrics_table;
 
 /// Upper bounds of request durations, in seconds.
 const SECONDS: &[f64] = &[
-    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
-    2.5, 10.0,
+    0.000_01, 0.000_03, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05,
+    0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 ];
 
 /// The broker's metrics.
 #[derive(Debug)]
 pub struct BrokerMetrics {
     apis: Vec<ApiMetrics>,
-    /// Bytes of batches that producers sent and that were appended.
-    pub produce_bytes: IntCounter,
-    /// Records appended.
-    pub produce_records: IntCounter,
-    /// Batches that a producer had sent before and that were answered without an append.
-    pub produce_duplicates: IntCounter,
-    /// Batches that were stored in another codec than they were sent in.
-    pub produce_recompressed: IntCounter,
-    /// Bytes of batches sent to consumers.
-    pub fetch_bytes: IntCounter,
-    /// Partitions that fetches looked at, each time that one did.
-    pub fetch_looks: IntCounter,
-    /// Fetch sessions that are kept.
-    pub fetch_sessions: IntGauge,
-    /// Partitions that they hold together.
-    pub fetch_session_partitions: IntGauge,
-    /// Fetch sessions that gave way to others.
-    pub fetch_session_evictions: IntCounter,
-    /// Partitions that this broker leads.
-    pub partitions: IntGauge,
-    /// Topics that exist.
-    pub topics: IntGauge,
+    /// What producers send.
+    pub produce: ProduceMetrics,
+    /// What consumers fetch.
+    pub fetch: FetchMetrics,
+    /// What this broker hosts.
+    pub logs: LogMetrics,
     /// Whether this broker is the metadata leader.
     pub is_controller: IntGauge,
-    /// Bytes of all logs that this broker leads.
-    pub log_size: IntGauge,
-    /// Bytes of the largest logs, by topic and partition.
-    pub largest_logs: IntGaugeVec,
-    /// Logs on disk of topics that the metadata does not know.
-    pub stray_logs_removed: IntCounter,
+}
+
+metrics_table! {
+    /// What producers send.
+    pub struct ProduceMetrics {
+        /// Bytes of record batches appended.
+        pub bytes: IntCounter = counter("tidelog_produce_bytes_total");
+        /// Records appended.
+        pub records: IntCounter = counter("tidelog_produce_records_total");
+        /// Batches that were answered as before, because they had been appended already.
+        pub duplicates: IntCounter = counter("tidelog_produce_duplicate_batches_total");
+        /// Batches stored in their topic's codec instead of their producer's.
+        pub recompressed: IntCounter = counter("tidelog_produce_recompressed_batches_total");
+    }
+}
+
+metrics_table! {
+    /// What consumers fetch.
+    pub struct FetchMetrics {
+        /// Bytes of record batches sent to consumers.
+        pub bytes: IntCounter = counter("tidelog_fetch_bytes_total");
+        /// Looks of fetches at partitions. Without fetch sessions each request looks at all.
+        pub looks: IntCounter = counter("tidelog_fetch_partition_looks_total");
+        /// Fetch sessions that are kept.
+        pub sessions: IntGauge = gauge("tidelog_fetch_sessions");
+        /// Partitions that all fetch sessions hold together.
+        pub session_partitions: IntGauge = gauge("tidelog_fetch_session_partitions");
+        /// Fetch sessions that gave way to others, whose clients have to begin again.
+        pub session_evictions: IntCounter = counter("tidelog_fetch_session_evictions_total");
+    }
+}
+
+metrics_table! {
+    /// Topics, partitions and their logs.
+    pub struct LogMetrics {
+        /// Partitions that this broker leads.
+        pub partitions: IntGauge = gauge("tidelog_partitions");
+        /// Topics that exist.
+        pub topics: IntGauge = gauge("tidelog_topics");
+        /// Bytes of all logs led here, when old records were last searched for.
+        pub size: IntGauge = gauge("tidelog_log_size_bytes");
+        /// Bytes of each of the 50 largest logs led here, when old records were last searched for.
+        pub largest: IntGaugeVec =
+            gauges("tidelog_log_largest_bytes", &["topic", "partition"]);
+        /// Logs removed because their topic no longer exists.
+        pub strays_removed: IntCounter = counter("tidelog_stray_logs_removed_total");
+    }
 }
 
 /// One API's metrics.
 #[derive(Debug)]
 pub struct ApiMetrics {
+    name: &'static str,
     requests: IntCounter,
+    request_bytes: IntCounter,
+    response_bytes: IntCounter,
     duration: Histogram,
+    /// A histogram for each phase, once there is something to count.
+    phases: OnceLock<[Histogram; Phase::ALL.len()]>,
+    all_phases: HistogramVec,
     errors: Vec<OnceLock<IntCounter>>,
     errors_by_code: IntCounterVec,
 }
@@ -66,81 +99,41 @@ impl BrokerMetrics {
     /// # Errors
     /// When a name is registered already.
     pub fn register(registry: &Registry) -> Result<BrokerMetrics, prometheus::Error> {
-        let counter = |name, help| register(registry, IntCounter::new(name, help)?);
-        let gauge = |name, help| register(registry, IntGauge::new(name, help)?);
+        let help = "1 while this broker is the metadata leader.";
         Ok(BrokerMetrics {
             apis: register_apis(registry)?,
-            produce_bytes: counter(
-                "tidelog_produce_bytes_total",
-                "Bytes of record batches appended.",
-            )?,
-            produce_records: counter("tidelog_produce_records_total", "Records appended.")?,
-            produce_duplicates: counter(
-                "tidelog_produce_duplicate_batches_total",
-                "Batches that were answered as before, because they had been appended already.",
-            )?,
-            produce_recompressed: counter(
-                "tidelog_produce_recompressed_batches_total",
-                "Batches stored in their topic's codec instead of their producer's.",
-            )?,
-            fetch_bytes: counter(
-                "tidelog_fetch_bytes_total",
-                "Bytes of record batches sent to consumers.",
-            )?,
-            fetch_looks: counter(
-                "tidelog_fetch_partition_looks_total",
-                "Looks of fetches at partitions. Without fetch sessions each request looks at all.",
-            )?,
-            fetch_sessions: gauge("tidelog_fetch_sessions", "Fetch sessions that are kept.")?,
-            fetch_session_partitions: gauge(
-                "tidelog_fetch_session_partitions",
-                "Partitions that all fetch sessions hold together.",
-            )?,
-            fetch_session_evictions: counter(
-                "tidelog_fetch_session_evictions_total",
-                "Fetch sessions that gave way to others, whose clients have to begin again.",
-            )?,
-            partitions: gauge("tidelog_partitions", "Partitions that this broker leads.")?,
-            topics: gauge("tidelog_topics", "Topics that exist.")?,
-            is_controller: gauge(
-                "tidelog_controller_active",
-                "1 while this broker is the metadata leader.",
-            )?,
-            log_size: gauge(
-                "tidelog_log_size_bytes",
-                "Bytes of all logs led here, when old records were last searched for.",
-            )?,
-            largest_logs: register(
-                registry,
-                IntGaugeVec::new(
-                    Opts::new(
-                        "tidelog_log_largest_bytes",
-                        "Bytes of each of the 50 largest logs led here, when old records were last \
-                         searched for.",
-                    ),
-                    &["topic", "partition"],
-                )?,
-            )?,
-            stray_logs_removed: counter(
-                "tidelog_stray_logs_removed_total",
-                "Logs removed because their topic no longer exists.",
-            )?,
+            produce: ProduceMetrics::register(registry)?,
+            fetch: FetchMetrics::register(registry)?,
+            logs: LogMetrics::register(registry)?,
+            is_controller: gauge(registry, "tidelog_controller_active", help)?,
         })
     }
 
     /// One API's metrics.
     #[must_use]
     pub fn api(&self, key: ApiKey) -> &ApiMetrics {
-        let row = TABLE.iter().position(|api| api.key == key).expect("every API has a row");
-        &self.apis[row]
+        &self.apis[key.row()]
     }
 }
 
 impl ApiMetrics {
-    /// Counts an answer that took so long.
-    pub fn answered(&self, duration: Duration) {
+    /// Counts a request of so many bytes.
+    pub fn received(&self, bytes: usize) {
+        self.request_bytes.inc_by(bytes as u64);
+    }
+
+    /// Counts an answer of so many bytes that took so long.
+    pub fn answered(&self, bytes: usize, duration: Duration) {
         self.requests.inc();
+        self.response_bytes.inc_by(bytes as u64);
         self.duration.observe(duration.as_secs_f64());
+    }
+
+    /// Counts the time that a request spent in one of its phases.
+    pub fn spent(&self, phase: Phase, time: Duration) {
+        let of = |phase: Phase| self.all_phases.with_label_values(&[self.name, phase.name()]);
+        let phases = self.phases.get_or_init(|| Phase::ALL.map(of));
+        phases[phase as usize].observe(time.as_secs_f64());
     }
 
     /// Counts an error in an answer; one answer may hold several.
@@ -156,30 +149,81 @@ impl ApiMetrics {
 }
 
 fn register_apis(registry: &Registry) -> Result<Vec<ApiMetrics>, prometheus::Error> {
-    let requests = Opts::new("tidelog_requests_total", "Requests answered.");
-    let requests = register(registry, IntCounterVec::new(requests, &["api"])?)?;
-    let seconds = HistogramOpts::new(
-        "tidelog_request_duration_seconds",
-        "Time from a request's arrival until its answer was known.",
-    );
-    let seconds = seconds.buckets(SECONDS.to_vec());
-    let seconds = register(registry, HistogramVec::new(seconds, &["api"])?)?;
+    let all = AllApis::register(registry)?;
     let errors = Opts::new("tidelog_request_errors_total", "Errors in answers.");
     let mut apis = Vec::with_capacity(TABLE.len());
     for api in TABLE {
         // One vector an API, told apart by a constant label: its children are found by code alone.
         let errors = errors.clone().const_label("api", api.name);
         apis.push(ApiMetrics {
-            requests: requests.with_label_values(&[api.name]),
-            duration: seconds.with_label_values(&[api.name]),
+            name: api.name,
+            requests: all.requests.with_label_values(&[api.name]),
+            request_bytes: all.request_bytes.with_label_values(&[api.name]),
+            response_bytes: all.response_bytes.with_label_values(&[api.name]),
+            duration: all.duration.with_label_values(&[api.name]),
+            phases: OnceLock::new(),
+            all_phases: all.phases.clone(),
             errors: ErrorCode::ALL.iter().map(|_| OnceLock::new()).collect(),
-            errors_by_code: register(registry, IntCounterVec::new(errors, &["error"])?)?,
+            errors_by_code: keep(registry, IntCounterVec::new(errors, &["error"])?)?,
         });
     }
     Ok(apis)
 }
 
-fn register<M>(registry: &Registry, metric: M) -> Result<M, prometheus::Error>
+metrics_table! {
+    /// What is told apart by API.
+    struct AllApis {
+        /// Requests answered.
+        requests: IntCounterVec = counters("tidelog_requests_total", &["api"]);
+        /// Bytes of requests, without the length in front of them.
+        request_bytes: IntCounterVec = counters("tidelog_request_bytes_total", &["api"]);
+        /// Bytes of answers, with the length in front of them.
+        response_bytes: IntCounterVec = counters("tidelog_response_bytes_total", &["api"]);
+        /// Time from when a request's turn had come until its answer was known.
+        duration: HistogramVec = durations("tidelog_request_duration_seconds", &["api"]);
+        /// Time that requests spent in line, being handled, waiting, and being answered.
+        phases: HistogramVec =
+            durations("tidelog_request_phase_duration_seconds", &["api", "phase"]);
+    }
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    keep(registry, IntCounter::new(name, help)?)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    keep(registry, IntGauge::new(name, help)?)
+}
+
+fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
+    keep(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+}
+
+fn gauges(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntGaugeVec, prometheus::Error> {
+    keep(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+}
+
+fn durations(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<HistogramVec, prometheus::Error> {
+    let opts = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+    keep(registry, HistogramVec::new(opts, labels)?)
+}
+
+fn keep<M>(registry: &Registry, metric: M) -> Result<M, prometheus::Error>
 where
     M: prometheus::core::Collector + Clone + 'static,
 {

@@ -225,14 +225,14 @@ impl ReplicaManager {
             let before = topics.by_id.get(&spec.id).cloned();
             topics.insert(Arc::new(self.host(spec, before.as_deref(), recovered)));
         }
-        self.metrics.topics.set(i64::try_from(topics.by_id.len()).unwrap_or(i64::MAX));
+        self.metrics.logs.topics.set(i64::try_from(topics.by_id.len()).unwrap_or(i64::MAX));
         self.topics.store(Arc::new(topics));
     }
 
     /// Removes a log whose topic no longer exists.
     pub fn remove_stray(&self, id: TopicIdPartition) {
         match self.wal.remove_log(id) {
-            Ok(()) => self.metrics.stray_logs_removed.inc(),
+            Ok(()) => self.metrics.logs.strays_removed.inc(),
             Err(error) => error!(%id, %error, "a log of an unknown topic could not be removed"),
         }
     }
@@ -274,7 +274,7 @@ impl ReplicaManager {
         match self.open(id, settings, recovered(id)) {
             Ok(partition) => {
                 partition.lead(self.me, leadership);
-                self.metrics.partitions.inc();
+                self.metrics.logs.partitions.inc();
                 Hosted::Here(Arc::new(partition))
             }
             Err(error) => {
@@ -296,7 +296,7 @@ impl ReplicaManager {
     fn resign(&self, before: Option<&Hosted>) -> Hosted {
         if let Some(Hosted::Here(partition)) = before {
             partition.resign();
-            self.metrics.partitions.dec();
+            self.metrics.logs.partitions.dec();
         }
         Hosted::Elsewhere
     }
@@ -306,7 +306,7 @@ impl ReplicaManager {
         for hosted in &topic.partitions {
             let Hosted::Here(partition) = hosted else { continue };
             partition.resign();
-            self.metrics.partitions.dec();
+            self.metrics.logs.partitions.dec();
             if let Err(error) = self.wal.remove_log(partition.id()) {
                 error!(id = %partition.id(), %error, "a deleted topic's log could not be removed");
             }

@@ -26,9 +26,9 @@ pub(crate) struct RequestContext {
 }
 
 impl RequestContext {
-    /// A request that has just arrived.
-    pub fn new(header: RequestHeader, listener: Arc<str>) -> RequestContext {
-        RequestContext { header, listener, started: Instant::now() }
+    /// A request that was taken from its connection at `started`.
+    pub fn new(header: RequestHeader, listener: Arc<str>, started: Instant) -> RequestContext {
+        RequestContext { header, listener, started }
     }
 
     /// The request's version.
@@ -36,7 +36,7 @@ impl RequestContext {
         self.header.api_version
     }
 
-    /// When it arrived.
+    /// When its handling began.
     pub fn started(&self) -> Instant {
         self.started
     }
@@ -79,7 +79,8 @@ impl RequestContext {
 
     /// Counts an answer that is on its way.
     pub fn finish(&self, metrics: &BrokerMetrics, outgoing: Outgoing) -> Outgoing {
-        metrics.api(self.header.api_key).answered(self.started.elapsed());
+        let bytes = outgoing.remaining();
+        metrics.api(self.header.api_key).answered(bytes, self.started.elapsed());
         outgoing
     }
 

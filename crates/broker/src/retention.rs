@@ -59,14 +59,14 @@ impl Retention {
             .map(|(name, partition)| (partition.log().size_bytes(), name, partition.id().partition))
             .collect();
         let all: u64 = logs.iter().map(|(bytes, ..)| bytes).sum();
-        self.metrics.log_size.set(gauge(all));
+        self.metrics.logs.size.set(gauge(all));
         logs.retain(|(bytes, ..)| *bytes > 0);
         logs.sort_unstable_by_key(|(bytes, name, partition)| (Reverse(*bytes), *name, *partition));
         // Those that are not among the largest any more must not stay.
-        self.metrics.largest_logs.reset();
+        self.metrics.logs.largest.reset();
         for (bytes, name, partition) in logs.into_iter().take(LARGEST_LOGS) {
             let labels = [&**name, &partition.to_string()];
-            self.metrics.largest_logs.with_label_values(&labels).set(gauge(bytes));
+            self.metrics.logs.largest.with_label_values(&labels).set(gauge(bytes));
         }
     }
 }

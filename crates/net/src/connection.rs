@@ -28,9 +28,9 @@ use crate::{
     limits::{Account, Limits},
     listener::ListenerState,
     registry::{Handle, Order},
-    replies::{Front, Replies},
+    replies::{Front, Replies, Spent, Taken, Timed},
     reply_budget::ReplyRoom,
-    service::{CloseReason, ConnectionInfo, Handled, Service},
+    service::{CloseReason, ConnectionInfo, Handled, Phase, Reply, Service},
 };
 
 /// Bytes that one read takes at most, unless they belong to one request.
@@ -60,12 +60,14 @@ pub(crate) struct Connection<S: Service> {
     handle: Arc<Handle>,
     account: Account,
     decoder: FrameDecoder,
+    /// When what is not handled yet was read.
+    arrived: Instant,
     /// Read, charged and not handled, because a bound was reached.
     carried: Bytes,
     /// Memory that `carried` keeps as long as any of it is left.
     carried_bytes: u64,
-    /// A request that nothing may overtake, and its bytes.
-    waiting: Option<(Waiting, u64)>,
+    /// A request that nothing may overtake.
+    waiting: Option<(Waiting, Taken)>,
     /// A request for whose cost there is no room yet, and that cost.
     costly: Option<(Bytes, u64)>,
     replies: Replies,
@@ -113,6 +115,7 @@ impl<S: Service> Connection<S> {
             handle,
             account,
             decoder,
+            arrived: now,
             carried: Bytes::new(),
             carried_bytes: 0,
             waiting: None,
@@ -186,18 +189,13 @@ impl<S: Service> Connection<S> {
 
     /// Writes until there is nothing more to write, or the client takes no more: then true.
     fn write_replies(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, CloseReason> {
-        let bytes_max = self.output_bytes_max();
         loop {
-            if self.closing.is_none()
-                && let Front::Closing(reason) = self.replies.complete(cx, now, bytes_max)
-            {
-                self.end_input();
-                self.closing = Some(reason);
-            }
+            self.complete_replies(cx, now);
             if !self.replies.writable() {
                 return Ok(false);
             }
-            let written = self.replies.flush(&self.socket, cx);
+            let spent: Spent<'_> = &|key, phase, time| self.service.spent(key, phase, time);
+            let written = self.replies.flush(&self.socket, cx, spent);
             let written = written.map_err(|_| CloseReason::Disconnected)?;
             self.listener.metrics.sent_bytes.inc_by(written.bytes as u64);
             self.deadlines.on_written(now, written.bytes as u64, written.blocked);
@@ -207,14 +205,30 @@ impl<S: Service> Connection<S> {
         }
     }
 
+    fn complete_replies(&mut self, cx: &mut Context<'_>, now: Instant) {
+        if self.closing.is_some() {
+            return;
+        }
+        let bytes_max = self.output_bytes_max();
+        let spent: Spent<'_> = &|key, phase, time| self.service.spent(key, phase, time);
+        if let Front::Closing(reason) = self.replies.complete(cx, now, bytes_max, spent) {
+            self.end_input();
+            self.closing = Some(reason);
+        }
+    }
+
     /// Hands over requests, from what was carried over or from one read. Says whether anything
     /// changed, so that another round may find more to do.
     fn take_input(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, CloseReason> {
-        if let Some((waiting, request_bytes)) = &mut self.waiting {
+        if let Some((waiting, request)) = &mut self.waiting {
             let Poll::Ready(handled) = waiting.as_mut().poll(cx) else { return Ok(false) };
-            let request_bytes = *request_bytes;
+            let mut request = *request;
             self.waiting = None;
-            self.accept(handled, request_bytes);
+            if let Handled::Reply(Reply::Ready(_)) | Handled::NoReply = handled {
+                let service = &self.service;
+                request.timed.end(Phase::Wait, now, &|k, p, time| service.spent(k, p, time));
+            }
+            self.accept(handled, request);
             return Ok(true);
         }
         if let Some((frame, cost)) = self.costly.take() {
@@ -263,6 +277,7 @@ impl<S: Service> Connection<S> {
             let is_over = trickles() && has_left(socket);
             return if is_over { Err(CloseReason::Disconnected) } else { Ok(false) };
         }
+        self.arrived = now;
         let direct = self.decoder.wanted() >= DIRECT_BYTES_MIN;
         let read = if direct { self.read_direct() } else { self.read_scratch() };
         let count = match read {
@@ -333,19 +348,25 @@ impl<S: Service> Connection<S> {
             self.costly = Some((frame, cost));
             return;
         }
-        let request_bytes = frame.len() as u64 + cost;
+        let bytes = frame.len() as u64 + cost;
+        let api_key = api_key_of(&frame);
         self.counted.requests += 1;
-        let handled = self.service.handle(&self.info, frame);
+        let spent: Spent<'_> = &|key, phase, time| self.service.spent(key, phase, time);
+        let mut timed = Timed { api_key, since: self.arrived };
+        let now = Instant::now();
+        timed.end(Phase::Queue, now, spent);
+        let handled = self.service.handle(&self.info, frame, now);
+        timed.end(Phase::Handle, Instant::now(), spent);
         self.account.decoded();
-        self.accept(handled, request_bytes);
+        self.accept(handled, Taken { timed, bytes });
     }
 
-    fn accept(&mut self, handled: Handled, request_bytes: u64) {
+    fn accept(&mut self, handled: Handled, request: Taken) {
         match handled {
-            Handled::Reply(reply) => self.replies.push(reply, request_bytes),
+            Handled::Reply(reply) => self.replies.push(reply, request),
             Handled::NoReply => {}
             Handled::Close(reason) => self.close(reason),
-            Handled::Wait(waiting) => self.waiting = Some((waiting, request_bytes)),
+            Handled::Wait(waiting) => self.waiting = Some((waiting, request)),
         }
     }
 
@@ -369,7 +390,7 @@ impl<S: Service> Connection<S> {
     /// Brings bounds and metrics up to date.
     fn settle(&mut self) {
         let unfinished = self.unfinished_bytes();
-        let waiting = self.waiting.as_ref().map_or(0, |(_, request_bytes)| *request_bytes);
+        let waiting = self.waiting.as_ref().map_or(0, |(_, request)| request.bytes);
         let carried = if self.carried.is_empty() { 0 } else { self.carried_bytes };
         let costly = self.costly.as_ref().map_or(0, |(frame, _)| frame.len() as u64);
         let finished = self.replies.request_bytes() + waiting + costly + carried;
@@ -463,6 +484,12 @@ impl Counted {
             self.in_flight = in_flight;
         }
     }
+}
+
+/// The API that a request names, the first that stands in its frame.
+fn api_key_of(frame: &Bytes) -> i16 {
+    let key = frame.first_chunk().expect("a frame that was cut out holds a request's header");
+    i16::from_be_bytes(*key)
 }
 
 /// Whether less has arrived of a half-sent request than an honest client would have sent.

@@ -31,4 +31,4 @@ pub use limits::Limits;
 pub use listener::{BindError, Drained, Listener};
 pub use metrics::NetMetrics;
 pub use reply_budget::{ReplyBudget, ReplyRoom};
-pub use service::{CloseReason, ConnectionInfo, Handled, PendingReply, Reply, Service};
+pub use service::{CloseReason, ConnectionInfo, Handled, PendingReply, Phase, Reply, Service};

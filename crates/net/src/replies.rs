@@ -4,13 +4,13 @@ use std::{
     collections::VecDeque,
     io::{self, IoSlice},
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tidelog_protocol::outgoing::Outgoing;
 use tokio::net::TcpStream;
 
-use crate::service::{CloseReason, PendingReply, Reply};
+use crate::service::{CloseReason, PendingReply, Phase, Reply};
 
 /// Slices handed to one write.
 const SLICES_MAX: usize = 128;
@@ -33,9 +33,36 @@ pub(crate) struct Replies {
 }
 
 enum Slot {
-    Ready(Outgoing),
-    Pending { reply: Box<dyn PendingReply>, request_bytes: u64 },
+    Ready(Outgoing, Timed),
+    Pending { reply: Box<dyn PendingReply>, request: Taken },
     Close(CloseReason),
+}
+
+/// A request that was handled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Taken {
+    pub timed: Timed,
+    /// The frame, and what handling it cost.
+    pub bytes: u64,
+}
+
+/// A request in one of its phases.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timed {
+    pub api_key: i16,
+    /// When the phase began.
+    pub since: Instant,
+}
+
+/// Told of each phase that ends, with the request's API key.
+pub(crate) type Spent<'a> = &'a dyn Fn(i16, Phase, Duration);
+
+impl Timed {
+    /// Ends a phase; the next one begins.
+    pub fn end(&mut self, phase: Phase, now: Instant, spent: Spent<'_>) {
+        spent(self.api_key, phase, now.saturating_duration_since(self.since));
+        self.since = now;
+    }
 }
 
 /// How far the front of the queue has come.
@@ -77,16 +104,16 @@ impl Replies {
         self.front > 0
     }
 
-    /// Appends the answer to a request of `request_bytes`.
-    pub fn push(&mut self, reply: Reply, request_bytes: u64) {
+    /// Appends the answer to a request.
+    pub fn push(&mut self, reply: Reply, request: Taken) {
         let slot = match reply {
             Reply::Ready(outgoing) => {
                 self.output_bytes += outgoing.remaining();
-                Slot::Ready(outgoing)
+                Slot::Ready(outgoing, request.timed)
             }
             Reply::Pending(reply) => {
-                self.request_bytes += request_bytes;
-                Slot::Pending { reply, request_bytes }
+                self.request_bytes += request.bytes;
+                Slot::Pending { reply, request }
             }
         };
         self.slots.push_back(slot);
@@ -112,24 +139,31 @@ impl Replies {
     }
 
     /// Moves what is complete to the front until `bytes_max` wait there.
-    pub fn complete(&mut self, cx: &mut Context<'_>, now: Instant, bytes_max: usize) -> Front {
+    pub fn complete(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        bytes_max: usize,
+        spent: Spent<'_>,
+    ) -> Front {
         while self.front_bytes < bytes_max {
             let Some(slot) = self.slots.get_mut(self.front) else { break };
             let bytes = match slot {
-                Slot::Ready(outgoing) => outgoing.remaining(),
+                Slot::Ready(outgoing, _) => outgoing.remaining(),
                 Slot::Close(reason) => return Front::Closing(*reason),
                 Slot::Pending { .. } if self.registered => break,
-                Slot::Pending { reply, request_bytes } => {
+                Slot::Pending { reply, request } => {
                     let Poll::Ready(answer) = poll_pending(reply.as_mut(), cx, now) else {
                         self.registered = true;
                         break;
                     };
-                    self.request_bytes -= *request_bytes;
+                    self.request_bytes -= request.bytes;
                     match answer {
                         Ok(outgoing) => {
                             let bytes = outgoing.remaining();
                             self.output_bytes += bytes;
-                            *slot = Slot::Ready(outgoing);
+                            request.timed.end(Phase::Wait, now, spent);
+                            *slot = Slot::Ready(outgoing, request.timed);
                             bytes
                         }
                         Err(reason) => {
@@ -159,13 +193,18 @@ impl Replies {
     ///
     /// # Errors
     /// The connection is of no more use.
-    pub fn flush(&mut self, socket: &TcpStream, cx: &mut Context<'_>) -> io::Result<Written> {
+    pub fn flush(
+        &mut self,
+        socket: &TcpStream,
+        cx: &mut Context<'_>,
+        spent: Spent<'_>,
+    ) -> io::Result<Written> {
         let mut written = Written { bytes: 0, blocked: false };
         while self.front > 0 && !written.blocked {
             match self.write(socket) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
-                    self.advance(count);
+                    self.advance(count, Instant::now(), spent);
                     written.bytes += count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -188,7 +227,7 @@ impl Replies {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut filled = 0;
         for slot in self.slots.iter().take(self.front) {
-            let Slot::Ready(outgoing) = slot else { unreachable!("the front is complete") };
+            let Slot::Ready(outgoing, _) = slot else { unreachable!("the front is complete") };
             filled += outgoing.fill_io_slices(&mut slices[filled..]);
             if filled == SLICES_MAX {
                 break;
@@ -198,13 +237,13 @@ impl Replies {
     }
 
     /// Drops `count` written bytes and the replies that they end.
-    fn advance(&mut self, count: usize) {
+    fn advance(&mut self, count: usize, now: Instant, spent: Spent<'_>) {
         assert!(count <= self.front_bytes, "more was written than there was to write");
         self.front_bytes -= count;
         self.output_bytes -= count;
         let mut left = count;
         while self.front > 0 {
-            let Some(Slot::Ready(outgoing)) = self.slots.front_mut() else {
+            let Some(Slot::Ready(outgoing, timed)) = self.slots.front_mut() else {
                 unreachable!("the front is complete")
             };
             let step = left.min(outgoing.remaining());
@@ -213,6 +252,7 @@ impl Replies {
             if !outgoing.is_done() {
                 break;
             }
+            timed.end(Phase::Write, now, spent);
             self.slots.pop_front();
             self.front -= 1;
         }

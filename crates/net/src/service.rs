@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -20,8 +20,9 @@ pub trait Service: Send + Sync + 'static {
     /// Takes one request, header included, length prefix not. Called in the order of arrival, on
     /// the connection's own task: it must not block and should not compute for long.
     ///
-    /// `frame` owns exactly its bytes, so that keeping a slice of it keeps nothing else.
-    fn handle(&self, connection: &ConnectionInfo, frame: Bytes) -> Handled;
+    /// `frame` owns exactly its bytes, so that keeping a slice of it keeps nothing else. `now` is
+    /// when it was taken.
+    fn handle(&self, connection: &ConnectionInfo, frame: Bytes, now: Instant) -> Handled;
 
     /// Bytes that handling this request will allocate and its reply may keep, the frame not
     /// counted. What costs much is handled only once there is room for it.
@@ -30,9 +31,43 @@ pub trait Service: Send + Sync + 'static {
         0
     }
 
+    /// Called when a request ends a phase that took so long. `api_key` is as its frame says.
+    fn spent(&self, api_key: i16, phase: Phase, time: Duration) {
+        let _ = (api_key, phase, time);
+    }
+
     /// Called once when a connection has ended, whatever the reason.
     fn closed(&self, connection: &ConnectionInfo) {
         let _ = connection;
+    }
+}
+
+/// What a request that has arrived spends its time on, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Those before it are handled, or it waits for room.
+    Queue,
+    /// It is handled.
+    Handle,
+    /// What its answer needs is waited for. A request that waits for nothing has no such phase.
+    Wait,
+    /// Its answer is known and not all of it written: answers before it, or a slow client.
+    Write,
+}
+
+impl Phase {
+    /// Every phase, in order.
+    pub const ALL: [Phase; 4] = [Phase::Queue, Phase::Handle, Phase::Wait, Phase::Write];
+
+    /// The phase as metrics name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Queue => "queue",
+            Phase::Handle => "handle",
+            Phase::Wait => "wait",
+            Phase::Write => "write",
+        }
     }
 }
 

@@ -2,10 +2,10 @@
 
 mod common;
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use common::{Ask, NetTest, request, request_of};
-use tidelog_net::{Drained, NetConfig};
+use tidelog_net::{Drained, NetConfig, Phase};
 
 #[tokio::test]
 async fn replies_leave_in_the_order_of_their_requests() {
@@ -123,6 +123,28 @@ async fn nothing_overtakes_a_request_that_waits() {
     assert_eq!(test.service.seen(), [0, 1]);
     test.service.gate.open();
     assert_eq!(peer.receive_ids(2).await, [1, 2]);
+}
+
+#[tokio::test]
+async fn what_a_request_spends_its_time_on_is_told() {
+    const MS: u32 = 300;
+    let test = NetTest::start(NetConfig::default());
+    let (mut peer, mut clock) = (test.connect().await, test.connect().await);
+    // The second answer is written behind the first.
+    peer.send(&[request(1, Ask::After(MS)), request(2, Ask::Answer(10))].concat()).await;
+    assert_eq!(peer.receive_ids(2).await, [1, 2]);
+    // The fourth is in line behind the third.
+    peer.send(&[request(3, Ask::Wait), request(4, Ask::Answer(0))].concat()).await;
+    test.until("the third is handled", |test| test.service.seen().len() == 3).await;
+    clock.send(&request(5, Ask::After(MS))).await;
+    assert_eq!(clock.receive_ids(1).await, [5]);
+    test.service.gate.open();
+    assert_eq!(peer.receive_ids(2).await, [3, 4]);
+    use Phase::{Handle, Queue, Wait, Write};
+    let all = BTreeMap::from([(Queue, 5), (Handle, 5), (Wait, 3), (Write, 5)]);
+    test.until("all is told", |test| test.service.spent(Duration::ZERO) == all).await;
+    let long = test.service.spent(Duration::from_millis(u64::from(MS) - 20));
+    assert_eq!(long, BTreeMap::from([(Queue, 1), (Wait, 3), (Write, 1)]));
 }
 
 #[tokio::test]

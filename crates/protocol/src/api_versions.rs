@@ -57,8 +57,14 @@ macro_rules! apis {
             /// What the table says of it.
             #[must_use]
             pub fn api(self) -> &'static Api {
+                &TABLE[self.row()]
+            }
+
+            /// Where the table says it.
+            #[must_use]
+            pub fn row(self) -> usize {
                 enum Row { $($name,)* }
-                match self { $(ApiKey::$name => &TABLE[Row::$name as usize],)* }
+                match self { $(ApiKey::$name => Row::$name as usize,)* }
             }
         }
     };

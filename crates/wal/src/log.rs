@@ -178,11 +178,7 @@ impl Log {
             header.previous_sequence = state.note_frame(header.sequence);
             state.append(entry.clone(), header.sequence);
             reservation.take(entry.memory_bytes());
-            queue.frames.push_back(Queued {
-                log: Arc::clone(&self.inner),
-                header,
-                entry: Some(entry),
-            });
+            queue.push(Queued { log: Arc::clone(&self.inner), header, entry: Some(entry) });
         }
         drop(queue);
         drop(state);
@@ -261,10 +257,13 @@ impl Log {
         if from >= upper {
             return Ok(ReadOutcome::Entries(Vec::new()));
         }
+        let metrics = &self.shard.metrics;
         let Some(entries) = state.tail.from(from) else {
+            metrics.tail_misses.inc();
             let upper = upper.min(state.spilled_end);
             return Ok(ReadOutcome::Cold(ColdRead { from, upper, max_bytes, at_least_one }));
         };
+        metrics.tail_hits.inc();
         let mut read = Vec::new();
         let mut bytes = 0;
         for entry in entries.take_while(|entry| entry.last < upper) {
@@ -353,7 +352,7 @@ impl Log {
         (header.base_offset, header.last_offset) = (to, to);
         header.previous_sequence = state.note_frame(header.sequence);
         let bytes = change(&mut state, header.sequence);
-        queue.frames.push_back(Queued { log: Arc::clone(&self.inner), header, entry: None });
+        queue.push(Queued { log: Arc::clone(&self.inner), header, entry: None });
         drop(queue);
         self.inner.publish(state.durable_end);
         drop(state);

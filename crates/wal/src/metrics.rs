@@ -2,6 +2,8 @@
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 
+use crate::config::WalConfig;
+
 /// Defines a struct of metrics and its `register`. A line says field, type, how it is made, name
 /// and whatever else that takes; the comment above it is the help text.
 #[macro_export]
@@ -45,6 +47,10 @@ metrics_table! {
         pub wal_groups: IntCounter = counter("tidelog_wal_groups_total");
         /// Frames in one group.
         pub wal_group_frames: Histogram = histogram("tidelog_wal_group_frames", 1.0, 14);
+        /// Bytes of one group, padding between its frames included.
+        pub wal_group_bytes: Histogram = histogram("tidelog_wal_group_bytes", 256.0, 15);
+        /// Seconds at most that the frames of one group had waited to be written.
+        pub wal_queue_wait: Histogram = histogram("tidelog_wal_queue_wait_seconds", 16e-6, 16);
         /// Seconds that writing one group took.
         pub wal_write_duration: Histogram =
             histogram("tidelog_wal_write_duration_seconds", 16e-6, 16);
@@ -53,8 +59,14 @@ metrics_table! {
             histogram("tidelog_wal_fsync_duration_seconds", 64e-6, 16);
         /// Bytes reserved or waiting to be written to the WAL.
         pub wal_queue_depth_bytes: IntGauge = gauge("tidelog_wal_queue_depth_bytes");
+        /// Bound on the bytes reserved or waiting to be written to the WAL.
+        pub wal_queue_depth_limit: IntGauge = gauge("tidelog_wal_queue_depth_bytes_limit");
         /// Bytes in memory that segments do not hold yet.
         pub wal_tail_bytes: IntGauge = gauge("tidelog_wal_tail_bytes");
+        /// Bound on the bytes in memory that segments do not hold yet.
+        pub wal_tail_limit: IntGauge = gauge("tidelog_wal_tail_bytes_limit");
+        /// Bound on the bytes of all WAL files.
+        pub wal_bytes_limit: IntGauge = gauge("tidelog_wal_bytes_limit");
         /// WAL files that a recovery would read.
         pub wal_segments: IntGauge = gauge("tidelog_wal_segments");
 
@@ -76,11 +88,22 @@ metrics_table! {
         /// 1 while the disk is full.
         pub disk_full: IntGauge = gauge("tidelog_wal_disk_full");
 
-        // Reads from segments.
+        // Reads.
+        /// Reads of batches that were in memory.
+        pub tail_hits: IntCounter = counter("tidelog_wal_tail_hits_total");
+        /// Reads of batches that were not in memory any more.
+        pub tail_misses: IntCounter = counter("tidelog_wal_tail_misses_total");
         /// Reads served from segments, not from memory.
         pub cold_reads: IntCounter = counter("tidelog_wal_cold_reads_total");
         /// Reads served from segments whose batches had been read ahead.
         pub cold_reads_ahead: IntCounter = counter("tidelog_wal_cold_reads_ahead_total");
+        /// Bytes of batches served from segments.
+        pub cold_read_bytes: IntCounter = counter("tidelog_wal_cold_read_bytes_total");
+        /// Seconds that one read from segments took, once it had come to its turn.
+        pub cold_read_duration: Histogram =
+            histogram("tidelog_wal_cold_read_duration_seconds", 16e-6, 18);
+        /// Bytes of segments read before anybody asked for them.
+        pub read_ahead_bytes: IntCounter = counter("tidelog_wal_read_ahead_bytes_total");
         /// Ranges of segments that a read found damaged.
         pub damaged_ranges: IntCounter = counter("tidelog_wal_damaged_ranges_total");
 
@@ -94,6 +117,16 @@ metrics_table! {
             gauge("tidelog_log_retention_last_run_timestamp_seconds");
         /// Files of dropped segments, and deleted partitions, that wait to be deleted.
         pub removals_waiting: IntGauge = gauge("tidelog_log_removals_waiting");
+    }
+}
+
+impl WalMetrics {
+    /// Says what the bounds are.
+    pub(crate) fn set_limits(&self, config: &WalConfig) {
+        let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.wal_queue_depth_limit.set(gauge(config.queue_bytes_max));
+        self.wal_tail_limit.set(gauge(config.tail_bytes_max));
+        self.wal_bytes_limit.set(gauge(config.wal_bytes_max));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     ops::Range,
     sync::{Arc, MutexGuard},
+    time::Instant,
 };
 
 use tidelog_types::{Entry, Offset};
@@ -97,7 +98,6 @@ impl ColdReader {
         match job {
             job if job.is_abandoned() => {}
             ColdJob::Read { log, read, done } => {
-                self.shard.metrics.cold_reads.inc();
                 let found = self.read(&log, &read);
                 if let Err(ReadError::Damaged { range }) = &found {
                     self.report_damage(&log, range);
@@ -115,6 +115,8 @@ impl ColdReader {
     }
 
     fn read(&mut self, log: &LogInner, read: &ColdRead) -> Result<SegmentRead, ReadError> {
+        let started = Instant::now();
+        self.shard.metrics.cold_reads.inc();
         if log.is_removed() {
             return Err(ReadError::Closed);
         }
@@ -125,7 +127,10 @@ impl ColdReader {
         let take = Take { from, upper, max_bytes, at_least_one };
         let found = reader.read_stream(&take, ahead.as_ref())?;
         self.streams.end(log.id, found.next, goes_on, max_bytes as u64);
-        self.shard.metrics.cold_reads_ahead.inc_by(u64::from(found.is_ahead));
+        let metrics = &self.shard.metrics;
+        metrics.cold_reads_ahead.inc_by(u64::from(found.is_ahead));
+        metrics.cold_read_bytes.inc_by(found.pieces.iter().map(|piece| piece.len() as u64).sum());
+        metrics.cold_read_duration.observe(started.elapsed().as_secs_f64());
         Ok(found)
     }
 
@@ -142,6 +147,7 @@ impl ColdReader {
         let reader = log.filter(|log| !log.is_removed()).and_then(|log| log.reader());
         let max_bytes = due.max_bytes.min(AHEAD_BYTES_MAX);
         if let Some(region) = reader.and_then(|reader| reader.read_ahead(due.from, max_bytes)) {
+            self.shard.metrics.read_ahead_bytes.inc_by(region.bytes.len() as u64);
             self.streams.hold(&due, region);
         }
         Step::Worked

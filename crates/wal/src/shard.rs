@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use tidelog_types::{Entry, LeaderEpoch, Offset, TopicIdPartition};
@@ -100,6 +101,8 @@ pub(crate) struct Bells {
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub(crate) frames: VecDeque<Queued>,
+    /// When the first of them came.
+    pub(crate) waiting_since: Option<Instant>,
     pub(crate) next_sequence: u64,
     pub(crate) is_closing: bool,
 }
@@ -160,6 +163,7 @@ impl Shard {
         tombstones: BTreeMap<TopicIdPartition, u64>,
         durable_sequence: u64,
     ) -> Shard {
+        metrics.set_limits(&config);
         let budget = Budget::new(config.queue_bytes_max, config.tail_bytes_max);
         budget.charge_tail(logs.iter().map(|log| log.state().tail.bytes()).sum());
         let next_sequence = durable_sequence + 1;
@@ -169,7 +173,7 @@ impl Shard {
             metrics,
             budget,
             pool,
-            queue: Mutex::new(Queue { frames: VecDeque::new(), next_sequence, is_closing: false }),
+            queue: Mutex::new(Queue::new(next_sequence)),
             logs: Mutex::new(logs.into_iter().map(|log| (log.id, log)).collect()),
             cold: Mutex::default(),
             durable_sequence: AtomicU64::new(durable_sequence),
@@ -335,6 +339,18 @@ impl Shard {
 }
 
 impl Queue {
+    fn new(next_sequence: u64) -> Queue {
+        let frames = VecDeque::new();
+        Queue { frames, waiting_since: None, next_sequence, is_closing: false }
+    }
+
+    /// Puts a frame behind those that wait.
+    pub(crate) fn push(&mut self, frame: Queued) {
+        // A clock read for each group, not for each frame.
+        self.waiting_since.get_or_insert_with(Instant::now);
+        self.frames.push_back(frame);
+    }
+
     /// A frame with the next sequence.
     pub(crate) fn header(
         &mut self,

@@ -32,6 +32,8 @@ pub(crate) struct Writer {
     chain: ChainWriter,
     /// Taken from the queue, not yet written.
     pending: VecDeque<Queued>,
+    /// When the first of what was taken had come.
+    waiting_since: Option<Instant>,
     staging: Staging,
     /// Highest sequence written.
     written: u64,
@@ -64,6 +66,7 @@ impl Writer {
             shard,
             chain,
             pending: VecDeque::new(),
+            waiting_since: None,
             staging: Staging::default(),
             idle_due: false,
             is_quiet: false,
@@ -90,6 +93,7 @@ impl Writer {
         let mut queue = self.shard.queue();
         if self.pending.is_empty() {
             std::mem::swap(&mut self.pending, &mut queue.frames);
+            self.waiting_since = queue.waiting_since.take();
         }
         queue.is_closing
     }
@@ -171,6 +175,10 @@ impl Writer {
         metrics.wal_write_duration.observe(started.elapsed().as_secs_f64());
         metrics.wal_append_bytes.inc_by(crate::chain::block_align(bytes));
         metrics.wal_groups.inc();
+        metrics.wal_group_bytes.observe(bytes as f64);
+        if let Some(since) = self.waiting_since {
+            metrics.wal_queue_wait.observe((started - since).as_secs_f64());
+        }
         metrics.wal_group_frames.observe(frames as f64);
         self.written = last;
         if !holds(Rule::AckAfterSync) {

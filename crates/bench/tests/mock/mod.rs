@@ -276,7 +276,7 @@ fn create_topics(request: &CreateTopicsRequest) -> CreateTopicsResponse {
 }
 
 impl Service for Mock {
-    fn handle(&self, _: &ConnectionInfo, frame: Bytes) -> Handled {
+    fn handle(&self, _: &ConnectionInfo, frame: Bytes, _: Instant) -> Handled {
         let (header, body) = decode_request_header(frame).expect("a good header");
         let version = header.api_version;
         let encoded = match header.api_key {

@@ -158,7 +158,7 @@ impl Fetch {
                         self.state = if self.is_next { State::Reading(round) } else { State::Idle };
                         return Poll::Pending;
                     }
-                    self.broker.metrics.fetch_looks.inc_by(round.answers.len() as u64);
+                    self.broker.metrics.fetch.looks.inc_by(round.answers.len() as u64);
                     if self.is_answer(&round) {
                         return Poll::Ready(self.finish(round));
                     }
@@ -237,7 +237,7 @@ fn encode(broker: &Broker, context: &RequestContext, mut response: FetchResponse
         context.error(&broker.metrics, partition.error_code);
         bytes += partition.records.len() as u64;
     }
-    broker.metrics.fetch_bytes.inc_by(bytes);
+    broker.metrics.fetch.bytes.inc_by(bytes);
     leader_hints::hint_fetch(broker, context, &mut response);
     let outgoing = response.encode(context.version(), context.header.correlation_id);
     context.finish(&broker.metrics, outgoing)

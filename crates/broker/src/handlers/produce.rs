@@ -231,7 +231,7 @@ async fn recompress_and_act(
         return Handled::Close(CloseReason::ProduceFailed); // a thread is gone
     };
     let count = plan.partitions().filter(|p| p.recompression.is_some() && p.batch.is_ok()).count();
-    broker.metrics.produce_recompressed.inc_by(count as u64);
+    broker.metrics.produce.recompressed.inc_by(count as u64);
     if plan.bytes == 0 {
         return act(broker, context, plan, None);
     }
@@ -325,10 +325,10 @@ fn append(
         message: Some(error.to_string().into()),
     })?;
     if placed.duplicate {
-        broker.metrics.produce_duplicates.inc();
+        broker.metrics.produce.duplicates.inc();
     } else {
-        broker.metrics.produce_bytes.inc_by(bytes);
-        broker.metrics.produce_records.inc_by(u64::try_from(records).unwrap_or(0));
+        broker.metrics.produce.bytes.inc_by(bytes);
+        broker.metrics.produce.records.inc_by(u64::try_from(records).unwrap_or(0));
     }
     Ok(placed)
 }

@@ -170,7 +170,7 @@ impl BrokerTest {
         let address = "127.0.0.1:1".parse().expect("an address");
         let (listener, replies) = ("PLAINTEXT".into(), Arc::clone(&self.replies));
         let connection = ConnectionInfo { id: 1, listener, peer: address, local: address, replies };
-        self.service.handle(&connection, frame)
+        self.service.handle(&connection, frame, Instant::now())
     }
 
     pub fn create_topic(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Uuid {

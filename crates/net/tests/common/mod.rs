@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::{
+    collections::BTreeMap,
     future::poll_fn,
     io,
     net::SocketAddr,
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use prometheus::Registry;
 use tidelog_net::{
     CloseReason, ConnectionInfo, Drained, Handled, Limits, Listener, NetConfig, NetMetrics,
-    PendingReply, Reply, Service,
+    PendingReply, Phase, Reply, Service,
 };
 use tidelog_protocol::{
     RecordChunks, TopicRef,
@@ -119,16 +120,27 @@ pub struct Obedient {
     pub seen: Mutex<Vec<i32>>,
     pub frame_bytes: AtomicUsize,
     pub closed: AtomicUsize,
+    spent: Mutex<Vec<(Phase, Duration)>>,
 }
 
 impl Obedient {
     pub fn seen(&self) -> Vec<i32> {
         self.seen.lock().expect("no panic").clone()
     }
+
+    /// How many requests spent so long or longer in each phase.
+    pub fn spent(&self, at_least: Duration) -> BTreeMap<Phase, usize> {
+        let mut counts = BTreeMap::new();
+        let spent = self.spent.lock().expect("no panic");
+        for (phase, _) in spent.iter().filter(|(_, time)| *time >= at_least) {
+            *counts.entry(*phase).or_default() += 1;
+        }
+        counts
+    }
 }
 
 impl Service for Obedient {
-    fn handle(&self, _: &ConnectionInfo, frame: Bytes) -> Handled {
+    fn handle(&self, _: &ConnectionInfo, frame: Bytes, _: Instant) -> Handled {
         self.frame_bytes.fetch_add(frame.len(), Ordering::SeqCst);
         let number = |at: usize| i32::from_be_bytes(frame[at..at + 4].try_into().expect("four"));
         let (correlation_id, code, argument) = (number(4), frame[8], number(9));
@@ -160,6 +172,11 @@ impl Service for Obedient {
             return 0;
         }
         u64::from(u32::from_be_bytes(frame[9..13].try_into().expect("four")))
+    }
+
+    fn spent(&self, api_key: i16, phase: Phase, time: Duration) {
+        assert_eq!(api_key, 0, "every request of these tests is a Produce");
+        self.spent.lock().expect("no panic").push((phase, time));
     }
 
     fn closed(&self, _: &ConnectionInfo) {

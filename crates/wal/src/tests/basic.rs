@@ -1,6 +1,9 @@
 //! One thing at a time, no crash in the middle.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use tidelog_types::Offset;
 
@@ -65,6 +68,36 @@ fn what_is_spilled_is_read_from_segments_and_survives_the_recycling_of_its_wal_f
 }
 
 #[test]
+fn a_group_is_counted_with_its_bytes_and_how_long_it_waited() {
+    let mem = MemFileSystem::new();
+    let fs: Arc<dyn FileSystem> = Arc::new(mem.clone());
+    let mut node = Node::open(&fs, small_config()).unwrap();
+    let (log, _) = node.log(0);
+    let metrics = node.wal.shard().metrics.clone();
+    let limits =
+        [&metrics.wal_queue_depth_limit, &metrics.wal_tail_limit, &metrics.wal_bytes_limit];
+    assert_eq!(limits.map(|limit| limit.get()), [32 << 10, 64 << 10, 6 * (24 << 10)]);
+    let queued = Instant::now();
+    node.append(&log, 1, 100, 1);
+    node.append(&log, 1, 200, 2);
+    let waited = Instant::now();
+    while waited.elapsed() < Duration::from_millis(20) {
+        std::hint::spin_loop();
+    }
+    node.write().unwrap();
+    // Payloads of 161 and 261 bytes behind a header of 96, in steps of 64.
+    let (groups, bytes) = (&metrics.wal_group_frames, &metrics.wal_group_bytes);
+    assert_eq!((groups.get_sample_count(), groups.get_sample_sum()), (1, 2.0));
+    assert_eq!((bytes.get_sample_count(), bytes.get_sample_sum()), (1, 320.0 + 384.0));
+    let wait = &metrics.wal_queue_wait;
+    assert_eq!(wait.get_sample_count(), 1);
+    let bounds = 0.020..=queued.elapsed().as_secs_f64();
+    assert!(bounds.contains(&wait.get_sample_sum()), "{} {bounds:?}", wait.get_sample_sum());
+    log.read(Offset(0), Offset(2), 1000, true).unwrap();
+    assert_eq!((metrics.tail_hits.get(), metrics.tail_misses.get()), (1, 0));
+}
+
+#[test]
 fn who_reads_on_finds_the_next_batches_read_ahead_and_memory_is_given_back() {
     let mem = MemFileSystem::new();
     let fs: Arc<dyn FileSystem> = Arc::new(mem.clone());
@@ -98,6 +131,12 @@ fn who_reads_on_finds_the_next_batches_read_ahead_and_memory_is_given_back() {
         assert_eq!(node.steppers.reader.step().unwrap(), then, "from {from}");
         assert_eq!(node.wal.shard().metrics.cold_reads_ahead.get(), reads_ahead, "from {from}");
     }
+    let metrics = node.wal.shard().metrics.clone();
+    let three = bytes(&written[..3]).len() as u64;
+    assert_eq!((metrics.tail_hits.get(), metrics.tail_misses.get()), (0, 6));
+    assert_eq!((metrics.cold_reads.get(), metrics.cold_read_bytes.get()), (6, 6 * three));
+    assert_eq!(metrics.cold_read_duration.get_sample_count(), 6);
+    assert!(metrics.read_ahead_bytes.get() >= 4 * three, "four reads that went on");
     for _ in 0..10 {
         assert_eq!(node.steppers.reader.step().unwrap(), idle);
     }
