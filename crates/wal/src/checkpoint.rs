@@ -19,7 +19,8 @@ use crate::{
 };
 
 const MAGIC: [u8; 8] = *b"TIDECKP1";
-const VERSION: u16 = 1;
+/// Version 1 knew nothing of compaction.
+const VERSIONS: std::ops::RangeInclusive<u16> = 1..=2;
 const NAME: &str = "checkpoint";
 const TEMPORARY_NAME: &str = "checkpoint.tmp";
 
@@ -44,6 +45,10 @@ pub(crate) struct PartitionEntry {
     pub(crate) high_watermark: Offset,
     pub(crate) snapshots: Vec<SnapshotName>,
     pub(crate) damaged: Vec<Range<Offset>>,
+    /// Segments that begin below may have been compacted, so that offsets are missing there.
+    pub(crate) holes_below: Offset,
+    /// Compaction has seen everything below: the first dirty offset.
+    pub(crate) clean_below: Offset,
     pub(crate) is_suspect: bool,
     /// A tombstone: frames up to `spilled_through` are of a log that was removed.
     pub(crate) is_removed: bool,
@@ -120,7 +125,7 @@ impl Checkpoint {
         );
         let mut out = Vec::with_capacity(64 + 96 * self.partitions.len());
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&VERSIONS.end().to_le_bytes());
         out.extend_from_slice(&u16::from(self.has_lost).to_le_bytes());
         out.extend_from_slice(&(self.partitions.len() as u32).to_le_bytes());
         out.extend_from_slice(&self.durable_sequence.to_le_bytes());
@@ -139,7 +144,9 @@ impl Checkpoint {
             return None;
         }
         let mut input = Input(body);
-        if input.take::<8>()? != MAGIC || u16::from_le_bytes(input.take()?) != VERSION {
+        let is_magic = input.take::<8>()? == MAGIC;
+        let version = u16::from_le_bytes(input.take()?);
+        if !is_magic || !VERSIONS.contains(&version) {
             return None;
         }
         let has_lost = u16::from_le_bytes(input.take()?) != 0;
@@ -147,7 +154,7 @@ impl Checkpoint {
         let (durable_sequence, oldest_needed) = (input.u64()?, input.u64()?);
         let mut partitions = Vec::new();
         for _ in 0..count {
-            partitions.push(decode_entry(&mut input)?);
+            partitions.push(decode_entry(&mut input, version)?);
         }
         let is_whole = input.0.is_empty();
         is_whole.then_some(Checkpoint { durable_sequence, oldest_needed, has_lost, partitions })
@@ -193,6 +200,8 @@ fn encode_entry(out: &mut Vec<u8>, id: TopicIdPartition, entry: &PartitionEntry)
     out.extend_from_slice(&entry.recovery_point.0.to_le_bytes());
     out.extend_from_slice(&entry.log_start.0.to_le_bytes());
     out.extend_from_slice(&entry.high_watermark.0.to_le_bytes());
+    out.extend_from_slice(&entry.holes_below.0.to_le_bytes());
+    out.extend_from_slice(&entry.clean_below.0.to_le_bytes());
     out.extend_from_slice(&(entry.snapshots.len() as u32).to_le_bytes());
     out.extend_from_slice(&(entry.damaged.len() as u32).to_le_bytes());
     for snapshot in &entry.snapshots {
@@ -205,7 +214,7 @@ fn encode_entry(out: &mut Vec<u8>, id: TopicIdPartition, entry: &PartitionEntry)
     }
 }
 
-fn decode_entry(input: &mut Input<'_>) -> Option<(TopicIdPartition, PartitionEntry)> {
+fn decode_entry(input: &mut Input<'_>, version: u16) -> Option<(TopicIdPartition, PartitionEntry)> {
     let topic_id = Uuid(input.take()?);
     let partition = i32::from_le_bytes(input.take()?);
     let flags = input.u32()?;
@@ -218,6 +227,9 @@ fn decode_entry(input: &mut Input<'_>) -> Option<(TopicIdPartition, PartitionEnt
         is_removed: flags & FLAG_REMOVED != 0,
         ..PartitionEntry::default()
     };
+    if version >= 2 {
+        (entry.holes_below, entry.clean_below) = (input.offset()?, input.offset()?);
+    }
     let (snapshots, damaged) = (input.u32()?, input.u32()?);
     for _ in 0..snapshots {
         entry.snapshots.push(SnapshotName { tag: input.offset()?, sequence: input.u64()? });
@@ -263,6 +275,8 @@ mod tests {
             high_watermark: Offset(19),
             snapshots: vec![SnapshotName { tag: Offset(10), sequence: 5 }],
             damaged: vec![Offset(4)..Offset(6)],
+            holes_below: Offset(15),
+            clean_below: Offset(12),
             is_suspect: true,
             is_removed: false,
         };
@@ -280,5 +294,19 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Checkpoint::decode(&flipped), None, "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_checkpoint_of_version_1_tells_of_no_compaction() {
+        let entry = PartitionEntry { recovery_point: Offset(20), ..PartitionEntry::default() };
+        let partitions = vec![(TopicIdPartition::default(), entry)];
+        let checkpoint = Checkpoint { durable_sequence: 9, partitions, ..Checkpoint::default() };
+        let mut bytes = checkpoint.encode();
+        bytes[8] = 1;
+        let offsets = 32 + 20 + 4 + 32; // behind the high watermark
+        bytes.drain(offsets..offsets + 16);
+        bytes.truncate(bytes.len() - 4);
+        bytes.extend_from_slice(&crc32c(&[&bytes]).to_le_bytes());
+        assert_eq!(Checkpoint::decode(&bytes), Some(checkpoint));
     }
 }

@@ -15,7 +15,8 @@ pub(crate) const ENTRY_BYTES: usize = 32;
 const MAGIC: [u8; 4] = *b"TLix";
 const VERSION: u16 = 1;
 
-/// Neighbouring batches of one segment.
+/// Neighbouring batches of one segment. Where it was compacted, offsets may be missing in front of
+/// each: they belong to the interval of the batch behind them, so that intervals leave no gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Interval {
     /// First offset.
@@ -64,11 +65,14 @@ impl Interval {
 
     /// Takes in the next batch.
     pub(crate) fn add(&mut self, header: &[u8; BATCH_HEADER_LEN], facts: &BatchHeader) {
-        assert!(facts.base_offset == self.next, "an index entry would span missing offsets");
+        assert!(facts.base_offset >= self.next, "batches follow each other");
         self.next = facts.next_offset();
         self.bytes += facts.batch_bytes() as u64;
         self.headers_checksum = chain(self.headers_checksum, header);
-        self.max_timestamp = self.max_timestamp.max(facts.max_timestamp);
+        // A batch that compaction emptied has a time and no record of it.
+        if facts.records_count > 0 {
+            self.max_timestamp = self.max_timestamp.max(facts.max_timestamp);
+        }
     }
 
     /// The entry's bytes; `ordinal` counts the segment's entries from 0.

@@ -17,7 +17,7 @@ use crate::{
         OWNER,
         scan::{Item, judge, scan},
     },
-    segment::{base_of, header_at, is_whole},
+    segment::{Holes, base_of, header_at, is_whole},
     shard::partition_dir_in,
 };
 
@@ -276,7 +276,7 @@ fn verify_partition(
             verified.damage.push(Damage { path: path.clone(), position: None, what });
         }
         verified.segments += 1;
-        expected = Some(verify_segment(fs, &path, base, end, verified)?);
+        expected = Some(verify_segment(fs, &path, base..end, entry.holes_below, verified)?);
     }
     let end = expected.unwrap_or(entry.log_start);
     if end < entry.recovery_point
@@ -292,10 +292,12 @@ fn verify_partition(
 fn verify_segment(
     fs: &dyn FileSystem,
     path: &Path,
-    base: Offset,
-    upper: Offset,
+    range: Range<Offset>,
+    holes_below: Offset,
     verified: &mut Verified,
 ) -> Result<Offset, WalError> {
+    let Range { start: base, end: upper } = range;
+    let holes = if base < holes_below { Holes::Allowed } else { Holes::None };
     let file = open(fs, path)?;
     let failed = |error| WalError::of("cannot read", path, error);
     let length = file.len().map_err(failed)?;
@@ -305,7 +307,7 @@ fn verify_segment(
         let mut header = [0; BATCH_HEADER_LEN];
         let header_len = (length - position).min(BATCH_HEADER_LEN as u64) as usize;
         read_exact_at(&*file, &mut header[..header_len], position).map_err(failed)?;
-        let found = header_at(&header[..header_len], expected).map(|(_, facts)| facts);
+        let found = header_at(&header[..header_len], expected, holes).map(|(_, facts)| facts);
         let fits = |bytes: i64| bytes <= BATCH_BYTES_MAX && position + bytes as u64 <= length;
         let Some(facts) = found.filter(|facts| fits(facts.batch_bytes())) else {
             let what = format!("no batch that begins at offset {}", expected.0);

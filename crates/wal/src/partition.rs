@@ -61,6 +61,10 @@ pub(crate) struct LogState {
     pub(crate) bytes_since_snapshot: u64,
     pub(crate) damaged: Vec<Range<Offset>>,
     pub(crate) is_suspect: bool,
+    /// As [`PartitionEntry::holes_below`].
+    pub(crate) holes_below: Offset,
+    /// As [`PartitionEntry::clean_below`].
+    pub(crate) clean_below: Offset,
     /// How far the checkpoint may raise the log start: below, nothing is read back, so that a
     /// snapshot has to hold what producers wrote there.
     vouched_start: Offset,
@@ -82,6 +86,8 @@ impl LogState {
             snapshots: entry.snapshots.clone(),
             damaged: entry.damaged.clone(),
             is_suspect: entry.is_suspect,
+            holes_below: entry.holes_below,
+            clean_below: entry.clean_below,
             entry,
             ..LogState::default()
         }
@@ -153,6 +159,8 @@ impl LogState {
             range.end = range.end.min(to);
         }
         self.damaged.retain(|range| range.start < range.end);
+        self.holes_below = self.holes_below.min(to);
+        self.clean_below = self.clean_below.min(to);
         if to < self.spilled_end {
             self.spilled_end = to;
             let before = self.file_cut.take();
@@ -185,6 +193,8 @@ impl LogState {
         self.high_watermark = start;
         self.snapshots.clear();
         self.damaged.clear();
+        self.holes_below = Offset::ZERO;
+        self.clean_below = Offset::ZERO;
         self.is_suspect = false;
         self.file_cut = Some(FileCut { sequence, to: start, all: true });
         bytes
@@ -259,6 +269,18 @@ impl LogState {
         (entries, end)
     }
 
+    /// Compaction is about to leave holes below `end`; durable once the next checkpoint is.
+    pub(crate) fn expect_holes(&mut self, end: Offset) {
+        assert!(end <= self.spilled_end, "only segments are compacted");
+        self.holes_below = self.holes_below.max(end);
+    }
+
+    /// Compaction has seen everything below `end`.
+    pub(crate) fn on_cleaned(&mut self, end: Offset) {
+        assert!(end <= self.holes_below, "holes were told of first");
+        self.clean_below = self.clean_below.max(end);
+    }
+
     /// Segments hold everything below `end`, and every frame up to `sequence` is in them.
     pub(crate) fn on_spilled(&mut self, end: Offset, sequence: u64) {
         assert!(end >= self.spilled_end, "a spill adds");
@@ -304,6 +326,8 @@ impl LogState {
             high_watermark: self.high_watermark,
             snapshots: self.snapshots.clone(),
             damaged: if is_recorded { below.cloned().collect() } else { Vec::new() },
+            holes_below: if holds(Rule::HolesTold) { self.holes_below } else { Offset::ZERO },
+            clean_below: self.clean_below,
             is_suspect: self.is_suspect && is_recorded,
             is_removed: false,
         };

@@ -66,6 +66,14 @@ pub(crate) enum Rule {
     RecoveryCheckpoints,
     /// Spilled bytes are synced before the checkpoint that counts on them.
     SegmentsSynced,
+    /// A compacted segment is synced before it takes the place of others.
+    CompactedSynced,
+    /// That it will is durable before the others go.
+    SwapIntended,
+    /// That the others went is durable before it takes its name.
+    SwapCleared,
+    /// The checkpoint tells of holes before there are any.
+    HolesTold,
 }
 
 /// Whether a rule holds: always, but in the test that switched it off.

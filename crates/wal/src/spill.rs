@@ -274,13 +274,14 @@ impl Spill {
 
     fn segments_of(&mut self, log: &LogInner) -> Result<&mut Segments, SegmentError> {
         if !self.segments.contains_key(&log.id) {
-            let (start, end) = {
+            let (start, end, holes) = {
                 let state = log.state();
-                (state.log_start.min(state.spilled_end), state.spilled_end)
+                (state.log_start.min(state.spilled_end), state.spilled_end, state.holes_below)
             };
             let dir = partition_dir(&self.shard.config, log.id);
             let config = log.settings().into();
-            let (segments, _) = Segments::open(&self.files, &dir, end, start, config)?;
+            let (segments, _) =
+                Segments::open_compacted(&self.files, &dir, end, start, holes, config)?;
             log.set_reader(Some(segments.reader()));
             self.segments.insert(log.id, segments);
         }

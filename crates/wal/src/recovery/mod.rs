@@ -300,8 +300,9 @@ fn open_segments(
     for (id, entry) in checkpoint.partitions.iter().filter(|(_, entry)| !entry.is_removed) {
         let dir = partition_dir(config, *id);
         let start = entry.log_start.min(entry.recovery_point);
+        let (end, holes) = (entry.recovery_point, entry.holes_below);
         let (segments, report) =
-            Segments::open(files, &dir, entry.recovery_point, start, segments_config)?;
+            Segments::open_compacted(files, &dir, end, start, holes, segments_config)?;
         if let Some(state) = replay.partitions.get_mut(id) {
             for range in report.damaged {
                 note_segment_damage(*id, state, entry, range);

@@ -17,16 +17,30 @@ use crate::{
 const WINDOW_BYTES: u64 = 256 << 10;
 const MAGIC: i8 = 2;
 
-/// The header of the batch that starts at `bytes` and must begin at `expected`; `None` if it is
-/// no such batch.
+/// Whether offsets may be missing between a segment's batches: they are where it was compacted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holes {
+    /// Each batch begins where the one before ended.
+    None,
+    /// It begins there or later.
+    Allowed,
+}
+
+/// The header of the batch that starts at `bytes` and must begin at `expected`, or later where
+/// holes are allowed; `None` if it is no such batch.
 pub(crate) fn header_at(
     bytes: &[u8],
     expected: Offset,
+    holes: Holes,
 ) -> Option<(&[u8; BATCH_HEADER_LEN], BatchHeader)> {
     let header = bytes.first_chunk::<BATCH_HEADER_LEN>()?;
     let facts = BatchHeader::decode(header);
+    let follows = match holes {
+        Holes::None => facts.base_offset == expected,
+        Holes::Allowed => facts.base_offset >= expected,
+    };
     let lawful = facts.magic == MAGIC
-        && facts.base_offset == expected
+        && follows
         && facts.last_offset_delta >= 0
         && facts.length >= (BATCH_HEADER_LEN - BATCH_OVERHEAD_LEN) as i32;
     lawful.then_some((header, facts))
@@ -41,12 +55,12 @@ pub(crate) fn is_whole(batch: &[u8], facts: &BatchHeader) -> bool {
 pub(crate) type Placed = (Range<usize>, BatchHeader);
 
 /// The batches of an interval; `None` if the headers are not the ones it was made of, or the file
-/// ended before the last batch did.
+/// ended before the last batch did. Which offsets may be missing, the headers' checksum says.
 pub(crate) fn batches_of(bytes: &[u8], interval: &Interval) -> Option<Vec<Placed>> {
     let mut batches = Vec::new();
     let (mut at, mut expected, mut checksum) = (0, interval.base, 0);
     while at < bytes.len() {
-        let (header, facts) = header_at(&bytes[at..], expected)?;
+        let (header, facts) = header_at(&bytes[at..], expected, Holes::Allowed)?;
         let end = at + facts.batch_bytes() as usize;
         if end > bytes.len() {
             return None;
@@ -67,7 +81,8 @@ pub(crate) fn batches_of(bytes: &[u8], interval: &Interval) -> Option<Vec<Placed
 pub(crate) enum Stop {
     /// At the offset where it was to end.
     Upper,
-    /// In front of a batch that holds the offset where it was to end, but begins before it.
+    /// In front of a batch that holds the offset where it was to end, but begins before it; or of
+    /// a hole that does.
     Inside,
     /// In front of bytes that are no batch, or the end of the file.
     NoBatch,
@@ -101,12 +116,13 @@ pub(crate) fn walk(
     upper: Offset,
     limit: u64,
     interval_bytes: u32,
+    holes: Holes,
 ) -> io::Result<Walk> {
     let mut found = Walk { complete: Vec::new(), open: start, stop: Stop::Upper };
     let mut window = Window { file, limit, start: 0, bytes: Vec::new() };
     while found.open.next < upper {
         let at = found.open.end_position();
-        let Some((header, facts)) = header_at(window.header(at)?, found.open.next) else {
+        let Some((header, facts)) = header_at(window.header(at)?, found.open.next, holes) else {
             found.stop = Stop::NoBatch;
             break;
         };

@@ -9,6 +9,7 @@ use super::{
     batches::{Stop, walk},
     disk::{SegmentError, remove_if_there, write_error},
     file::{Extent, Segment, base_of, index_base_of},
+    swap::settle_swaps,
 };
 use crate::{
     env::Open,
@@ -44,6 +45,22 @@ impl Segments {
         log_start: Offset,
         config: SegmentsConfig,
     ) -> Result<(Segments, SegmentsReport), SegmentError> {
+        Segments::open_compacted(files, dir, recovery_point, log_start, Offset::ZERO, config)
+    }
+
+    /// The same where segments that begin below `holes_below` may have been compacted. A swap that
+    /// an earlier process began is completed first, and what it only prepared is removed.
+    ///
+    /// # Errors
+    /// As [`SegmentError`] says.
+    pub fn open_compacted(
+        files: &Arc<FileCache>,
+        dir: &Path,
+        recovery_point: Offset,
+        log_start: Offset,
+        holes_below: Offset,
+        config: SegmentsConfig,
+    ) -> Result<(Segments, SegmentsReport), SegmentError> {
         assert!(log_start <= recovery_point, "a log starts behind its recovery point");
         let reader = SegmentReader::new(Arc::clone(files), log_start, recovery_point);
         let mut segments = Segments {
@@ -51,6 +68,8 @@ impl Segments {
             dir: dir.to_owned(),
             config,
             reader: Arc::new(reader),
+            holes_below,
+            swapping: None,
             first_timestamp: None,
             must_roll: false,
             touched: Vec::new(),
@@ -84,6 +103,7 @@ impl Segments {
     /// As [`SegmentError`] says.
     pub fn cut(&mut self, to: Offset) -> Result<Offset, SegmentError> {
         assert!(to >= self.start_offset(), "a log is cut in front of its start");
+        self.finish_swap()?;
         if to >= self.end_offset() {
             return Ok(self.end_offset());
         }
@@ -104,6 +124,7 @@ impl Segments {
             end = if stop == Stop::Inside { found } else { to };
         }
         view.start = view.start.min(end);
+        self.holes_below = self.holes_below.min(end);
         self.reader.set_end(end);
         Ok(end)
     }
@@ -114,6 +135,7 @@ impl Segments {
     /// As [`SegmentError`] says.
     pub fn reset(&mut self, start: Offset) -> Result<(), SegmentError> {
         self.sync()?;
+        self.holes_below = Offset::ZERO;
         let reader = Arc::clone(&self.reader);
         let mut view = reader.view_mut();
         while let Some(last) = view.segments.pop() {
@@ -138,6 +160,7 @@ impl Segments {
         delay: Duration,
     ) -> Result<Vec<Range<Offset>>, SegmentError> {
         assert!(log_start <= self.end_offset(), "a log starts behind its end");
+        self.finish_swap()?;
         let reader = Arc::clone(&self.reader);
         let mut view = reader.view_mut();
         let mut dropped = Vec::new();
@@ -198,10 +221,14 @@ impl Segments {
         recovery_point: Offset,
     ) -> Result<Vec<Offset>, SegmentError> {
         let fs = Arc::clone(self.files.fs());
-        let names = match fs.list(&self.dir) {
+        let list = || fs.list(&self.dir).map_err(|e| write_error("cannot list", &self.dir, e));
+        let mut names = match fs.list(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             listed => listed.map_err(|error| write_error("cannot list", &self.dir, error))?,
         };
+        if settle_swaps(&self.files, &self.dir, &names)? {
+            names = list()?;
+        }
         let bases: Vec<Offset> = names.iter().filter_map(|path| base_of(path)).collect();
         let stays = |base: Offset| {
             let next = bases.get(bases.partition_point(|other| *other <= base));
@@ -248,7 +275,8 @@ impl Segments {
             (entries, last) => (entries, last.following()),
         };
         let interval_bytes = self.config.index_interval_bytes;
-        let mut found = walk(&*log.file, start, to, bytes, interval_bytes).map_err(failed)?;
+        let mut found =
+            walk(&*log.file, start, to, bytes, interval_bytes, segment.holes).map_err(failed)?;
         found.close();
         if found.stop != Stop::NoBatch && found.open.end_position() < bytes {
             log.file.set_len(found.open.end_position()).map_err(failed)?;

@@ -11,7 +11,7 @@ use std::{
 
 use tidelog_types::Offset;
 
-use super::batches::{Stop, walk};
+use super::batches::{Holes, Stop, walk};
 use crate::{
     env::{Caching, File, Open, read_exact_at, write_all_at},
     file_cache::{FileCache, FileId},
@@ -35,6 +35,7 @@ pub(crate) struct Segment {
     pub(crate) log_id: FileId,
     index_id: FileId,
     interval_bytes: u32,
+    pub(crate) holes: Holes,
     /// `None` until somebody asks, in a segment that was closed before this process started.
     extent: Mutex<Option<Extent>>,
     /// The file's length, where that is all that anybody asked.
@@ -85,6 +86,11 @@ pub(crate) fn index_base_of(path: &Path) -> Option<Offset> {
     stem_offset(path)
 }
 
+/// Where the log and the index of a segment lie.
+pub(crate) fn paths_of(dir: &Path, base: Offset) -> [PathBuf; 2] {
+    [LOG, INDEX].map(|extension| dir.join(format!("{base:020}.{extension}")))
+}
+
 fn stem_offset(path: &Path) -> Option<Offset> {
     let stem = path.file_stem()?.to_str()?;
     let digits = stem.len() == 20 && stem.bytes().all(|byte| byte.is_ascii_digit());
@@ -97,17 +103,31 @@ impl Segment {
         dir: &Path,
         base: Offset,
         interval_bytes: u32,
+        holes: Holes,
+        extent: Option<Extent>,
+    ) -> Segment {
+        let [log, index] = paths_of(dir, base);
+        Segment::at(files, base, [log, index], interval_bytes, holes, extent)
+    }
+
+    /// A segment whose log and index lie at these paths.
+    pub(crate) fn at(
+        files: &FileCache,
+        base: Offset,
+        [log, index]: [PathBuf; 2],
+        interval_bytes: u32,
+        holes: Holes,
         extent: Option<Extent>,
     ) -> Segment {
         assert!(base >= Offset::ZERO, "a segment is named by an offset");
-        let path = |extension| dir.join(format!("{base:020}.{extension}"));
         Segment {
             base,
-            log: path(LOG),
-            index: path(INDEX),
+            log,
+            index,
             log_id: files.new_id(),
             index_id: files.new_id(),
             interval_bytes,
+            holes,
             extent: Mutex::new(extent),
             closed_bytes: OnceLock::new(),
             scanned_to: AtomicU64::new(0),
@@ -156,6 +176,11 @@ impl Segment {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(None),
             modified => modified.map(Some),
         }
+    }
+
+    /// Bytes of batches between two entries of its index.
+    pub(crate) fn interval_bytes(&self) -> u32 {
+        self.interval_bytes
     }
 
     /// What the writer knows it to be; only for the segment that is written to.
@@ -405,7 +430,7 @@ impl Segment {
         upper: Offset,
         limit: u64,
     ) -> io::Result<()> {
-        let mut found = walk(log, *at, upper, limit, self.interval_bytes)?;
+        let mut found = walk(log, *at, upper, limit, self.interval_bytes, self.holes)?;
         found.close();
         entries.extend(found.complete);
         *at = found.open;

@@ -12,6 +12,7 @@ mod file;
 mod plan;
 mod reader;
 mod region;
+mod swap;
 mod write;
 
 #[cfg(test)]
@@ -28,22 +29,25 @@ use std::{
 use tidelog_types::{BATCH_HEADER_LEN, Entry, Offset};
 
 pub(crate) use self::{
-    batches::{header_at, is_whole},
+    batches::{Holes, header_at, is_whole},
     disk::{remove_dirs, remove_if_there, write_error},
     file::base_of,
 };
 use self::{
     disk::sync_dir,
-    file::{Extent, Segment},
+    file::Extent,
     plan::{Active, Limits, Run},
+    swap::Swap,
 };
 pub use self::{
     disk::{SegmentError, remove_dir},
     reader::{Headers, SegmentReader},
 };
 pub(crate) use self::{
+    file::Segment,
     reader::{SegmentRead, Take},
     region::Region,
+    swap::{Compacted, CompactedWriter},
 };
 use crate::{
     checksum::crc32c,
@@ -93,6 +97,10 @@ pub struct Segments {
     dir: PathBuf,
     config: SegmentsConfig,
     reader: Arc<SegmentReader>,
+    /// Segments that begin below may have been compacted.
+    holes_below: Offset,
+    /// A compacted segment that is taking the place of others.
+    swapping: Option<Swap>,
     /// The greatest timestamp of the first batch of the segment of this base offset.
     first_timestamp: Option<(Offset, Option<i64>)>,
     /// The last segment's end cannot be written to: it is damaged, or others must follow it.
@@ -120,6 +128,7 @@ impl Segments {
         let entries = &entries[new..];
         let Some(first) = entries.first() else { return Ok(()) };
         assert!(first.facts().base_offset >= end, "a batch overlaps the segments' end");
+        self.finish_swap()?;
         self.remove_begun()?;
         let limits = self.limits();
         let active = self.active()?;
@@ -134,6 +143,7 @@ impl Segments {
     /// # Errors
     /// [`SegmentError::Fatal`] for any error of a sync.
     pub fn sync(&mut self) -> Result<(), SegmentError> {
+        self.finish_swap()?;
         self.remove_begun()?;
         let is_clean = self.touched_dirs.is_empty() && self.touched.is_empty();
         if is_clean && !self.owes_sync_all {
@@ -221,7 +231,7 @@ impl Segments {
             read => read,
         };
         read.map_err(|error| write_error("cannot read", &segment.log, error))?;
-        let facts = header_at(&header, segment.base).map(|(_, facts)| facts);
+        let facts = header_at(&header, segment.base, segment.holes).map(|(_, facts)| facts);
         let timestamp_ms = facts.and_then(|facts| plan::timestamp_of(&facts));
         self.first_timestamp = Some((segment.base, timestamp_ms));
         Ok(timestamp_ms)
@@ -232,7 +242,9 @@ impl Segments {
     }
 
     fn segment(&self, base: Offset, extent: Option<Extent>) -> Segment {
-        Segment::new(&self.files, &self.dir, base, self.config.index_interval_bytes, extent)
+        let interval_bytes = self.config.index_interval_bytes;
+        let holes = if base < self.holes_below { Holes::Allowed } else { Holes::None };
+        Segment::new(&self.files, &self.dir, base, interval_bytes, holes, extent)
     }
 
     fn write_run(&mut self, run: &Run<'_>) -> Result<(), SegmentError> {
@@ -369,6 +381,10 @@ fn add_entries(
     complete: &mut Vec<Interval>,
 ) -> Interval {
     for entry in entries {
+        assert!(
+            entry.facts().base_offset == open.next,
+            "an index entry would span missing offsets"
+        );
         open.add(&entry.header, &entry.facts());
         if open.bytes >= u64::from(config.index_interval_bytes) {
             complete.push(open);

@@ -124,8 +124,8 @@ impl SegmentReader {
         Region::read(&self.files, segment, &intervals).ok()
     }
 
-    /// Where a log that ends at `offset` would have to end so as not to cut a batch: `offset`, or
-    /// the base offset of the batch that it lies in.
+    /// Where a log that ends at `offset` would have to end so as not to cut a batch, nor to end in
+    /// a hole: behind the last batch that ends at or below `offset`.
     ///
     /// # Errors
     /// As [`ReadError`] says.
@@ -135,9 +135,8 @@ impl SegmentReader {
         let intervals = self.intervals(segment, end, offset, 0)?;
         let region = self.region(segment, &intervals)?;
         let batches = self.checked(&region.bytes, &intervals[0])?;
-        let holds = |facts: &BatchHeader| facts.next_offset() > offset;
-        let batch = batches.iter().find(|(_, facts)| holds(facts));
-        Ok(batch.map_or(offset, |(_, facts)| facts.base_offset))
+        let below = batches.iter().take_while(|(_, facts)| facts.next_offset() <= offset);
+        Ok(below.last().map_or(intervals[0].base, |(_, facts)| facts.next_offset()))
     }
 
     /// The first batch that ends behind `from`, at or below `upper`, and whose greatest timestamp
@@ -153,7 +152,8 @@ impl SegmentReader {
     ) -> Result<Option<Entry>, ReadError> {
         let view = self.open_view()?;
         let start = view.start.max(from);
-        let mut late_enough = |facts: &BatchHeader| facts.max_timestamp >= timestamp_ms;
+        let mut late_enough =
+            |facts: &BatchHeader| facts.records_count > 0 && facts.max_timestamp >= timestamp_ms;
         for (segment, end) in self.segments_below(&view, upper) {
             let reaches = |interval: &Interval| interval.max_timestamp >= timestamp_ms;
             let first = segment.first_interval(&self.files, end, reaches);
@@ -385,7 +385,8 @@ impl SegmentReader {
         }
         // None is wanted, so all are visited.
         self.find(segment, end, next.max(start), upper, &mut |facts| {
-            greatest = greatest.max(Some(facts.max_timestamp));
+            let found = (facts.records_count > 0).then_some(facts.max_timestamp);
+            greatest = greatest.max(found);
             false
         })?;
         Ok(greatest)

@@ -46,6 +46,7 @@ impl Names {
     }
 
     /// The power fails: of what was not synced, nothing, all, a beginning, or any names survive.
+    /// A file that was renamed has its old name or its new one.
     pub(super) fn lose_power(&mut self, rng: &mut Rng) {
         let pending = std::mem::take(&mut self.pending);
         if pending.is_empty() {
@@ -64,11 +65,19 @@ impl Names {
     }
 
     fn settle_names(&mut self, pending: &[Vec<Change>], rng: &mut Rng) {
+        let before: Vec<NodeId> = self.disk.values().copied().collect();
         let touched: BTreeSet<&OsString> =
             pending.iter().flatten().map(|change| &change.0).collect();
         for name in touched {
             if rng.below(2) == 0 {
                 apply(&mut self.disk, &[(name.clone(), self.cache.get(name).copied())]);
+            }
+        }
+        for (name, node) in &self.cache {
+            let has_new_name = self.disk.get(name) == Some(node);
+            if has_new_name || before.contains(node) && !self.disk.values().any(|n| n == node) {
+                self.disk.retain(|_, on_disk| on_disk != node);
+                self.disk.insert(name.clone(), *node);
             }
         }
     }

@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod large;
 mod reads;
+mod swap;
 
 use std::{
     path::{Path, PathBuf},
