@@ -9,6 +9,7 @@
 
 pub mod api_versions;
 pub mod batch_builder;
+pub mod compaction;
 pub mod compatibility;
 pub mod compression;
 pub mod error;

@@ -1,5 +1,7 @@
 //! Walks the records inside a batch, for the few questions that its header cannot answer.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use tidelog_types::{BatchHeader, Entry, Offset};
 
@@ -137,8 +139,8 @@ fn read_record(header: &BatchHeader, record: &[u8]) -> Result<RecordFacts, Malfo
     reader.int8()?;
     let timestamp_delta = reader.varlong()?;
     let offset_delta = reader.varint()?;
-    let has_key = skip_bytes(&mut reader)?;
-    let has_value = skip_bytes(&mut reader)?;
+    let has_key = skip_bytes(&mut reader)?.is_some();
+    let has_value = skip_bytes(&mut reader)?.is_some();
     skip_headers(&mut reader)?;
     if reader.remaining() > 0 {
         return Err(reader.malformed("a record is longer than its fields"));
@@ -151,16 +153,16 @@ fn read_record(header: &BatchHeader, record: &[u8]) -> Result<RecordFacts, Malfo
     Ok(RecordFacts { offset, timestamp_ms, has_key, has_value })
 }
 
-/// Passes over bytes with a signed length. False for null.
-fn skip_bytes(reader: &mut Reader<'_>) -> Result<bool, Malformed> {
+/// Passes over bytes with a signed length, and says where they lie. `None` for null.
+pub(crate) fn skip_bytes(reader: &mut Reader<'_>) -> Result<Option<Range<usize>>, Malformed> {
     match reader.varint()? {
-        -1 => Ok(false),
-        length @ 0.. => reader.range(length as usize).map(|_| true),
+        -1 => Ok(None),
+        length @ 0.. => reader.range(length as usize).map(Some),
         _ => Err(reader.malformed("a length is negative")),
     }
 }
 
-fn skip_headers(reader: &mut Reader<'_>) -> Result<(), Malformed> {
+pub(crate) fn skip_headers(reader: &mut Reader<'_>) -> Result<(), Malformed> {
     let count = reader.varint()?;
     // Each takes a byte for its key's length and one for its value's.
     let possible = 0..=reader.remaining() / 2;
@@ -168,7 +170,7 @@ fn skip_headers(reader: &mut Reader<'_>) -> Result<(), Malformed> {
         return Err(reader.malformed("a record claims more headers than there are bytes"));
     }
     for _ in 0..count {
-        if !skip_bytes(reader)? {
+        if skip_bytes(reader)?.is_none() {
             return Err(reader.malformed("a header has no key"));
         }
         skip_bytes(reader)?;

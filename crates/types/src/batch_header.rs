@@ -9,6 +9,9 @@ pub const BATCH_OVERHEAD_LEN: usize = 12;
 /// Where the bytes start that a batch's CRC-32C covers.
 pub const BATCH_CRC_START: usize = 21;
 
+/// The bit of the attributes that says that the base timestamp is a delete horizon.
+const DELETE_HORIZON_BIT: i16 = 0b100_0000;
+
 /// Where each field of the header starts, in bytes.
 pub mod field {
     #![allow(missing_docs, reason = "the names are Kafka's own")]
@@ -163,6 +166,24 @@ impl BatchHeader {
     #[must_use]
     pub fn is_transactional(&self) -> bool {
         self.attributes & 0b1_0000 != 0
+    }
+
+    /// The time until which the batch's tombstones are to be kept, in milliseconds since 1970, once
+    /// compaction has set one (KIP-534). It stands where the base timestamp stood.
+    #[must_use]
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON_BIT != 0).then_some(self.base_timestamp)
+    }
+
+    /// Sets that time. Records' timestamps count from it then.
+    pub fn set_delete_horizon(&mut self, horizon_ms: i64) {
+        self.attributes |= DELETE_HORIZON_BIT;
+        self.base_timestamp = horizon_ms;
+    }
+
+    /// Takes that time away; the base timestamp stays what it is.
+    pub fn clear_delete_horizon(&mut self) {
+        self.attributes &= !DELETE_HORIZON_BIT;
     }
 
     /// Whether the batch is a marker written by a coordinator.
