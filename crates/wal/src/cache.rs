@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 
 use tidelog_types::{Entry, Offset};
 
+use crate::compaction::cleaner::UnspilledSpan;
+
 /// A batch in memory.
 #[derive(Debug, Clone)]
 pub(crate) struct TailEntry {
@@ -110,6 +112,15 @@ impl Tail {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.entries.iter().map(TailEntry::bytes).sum()
+    }
+
+    /// How much of it segments do not hold, and how much time that spans.
+    pub(crate) fn unspilled_span(&self) -> UnspilledSpan {
+        let time = |entry: &TailEntry| entry.entry.facts().max_timestamp;
+        let first_ms = self.entries.get(self.spilled).map_or(0, time);
+        let last_ms = self.entries.back().map_or(0, time);
+        let span_ms = last_ms.saturating_sub(first_ms);
+        UnspilledSpan { bytes: self.unspilled_bytes(), span_ms }
     }
 
     pub(crate) fn unspilled_bytes(&self) -> u64 {

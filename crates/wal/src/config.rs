@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::chain::whole_blocks;
+use crate::{chain::whole_blocks, compaction::Compaction};
 
 /// When a producer may be told that its records are safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl WalConfig {
 }
 
 /// What may differ from partition to partition, and change while it is open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LogSettings {
     /// Bytes at which a segment is closed and the next one begun. `segment.bytes`
     pub segment_bytes: u64,
@@ -87,6 +87,8 @@ pub struct LogSettings {
     pub retention_ms: i64,
     /// Bytes that are kept; a negative number means all. `retention.bytes`
     pub retention_bytes: i64,
+    /// How it is compacted, if it is. `cleanup.policy`
+    pub compaction: Option<Compaction>,
     /// How long a segment's files outlive its removal from the log. `file.delete.delay.ms`
     pub file_delete_delay: Duration,
 }
@@ -101,6 +103,7 @@ impl Default for LogSettings {
             index_interval_bytes: 4096,
             retention_ms: -1,
             retention_bytes: -1,
+            compaction: None,
             file_delete_delay: Duration::ZERO,
         }
     }

@@ -10,6 +10,7 @@ mod cache;
 pub mod chain;
 mod checkpoint;
 pub mod checksum;
+pub mod compaction;
 pub mod config;
 mod doorbell;
 pub mod env;
@@ -41,6 +42,7 @@ mod threads;
 pub mod wal;
 mod writer;
 
+pub use compaction::{BatchRewriter, CleanerConfig, Compaction, OpenedBatch, OpenedRecord};
 pub use config::{Durability, LogSettings, WalConfig};
 pub use error::{Fatal, ReadError, StorageError, WalError, die};
 pub use log::{

@@ -1,6 +1,7 @@
 //! One partition's log, as the broker sees it.
 
 use std::{
+    collections::BTreeSet,
     ops::Range,
     sync::{Arc, MutexGuard, atomic::Ordering},
 };
@@ -29,6 +30,16 @@ pub trait LogObserver: Send + Sync {
     fn high_watermark(&self) -> Offset;
     /// The partition's producers and leader epochs as of the tag; `None` if there are none.
     fn snapshot(&self) -> Option<Snapshot>;
+    /// The first offset that may not be compacted yet, for a reader may still be told that it does
+    /// not count: the last stable offset.
+    fn stable_offset(&self) -> Offset {
+        self.high_watermark()
+    }
+    /// The last offset of the newest batch of each producer that is remembered. Compaction keeps
+    /// these batches, be it without their records: a restart finds the producers there.
+    fn last_offsets_of_producers(&self) -> BTreeSet<Offset> {
+        BTreeSet::new()
+    }
     /// The log start offset is this on disk, and everything below it is going.
     fn on_log_start(&self, log_start: Offset) {
         let _ = log_start;

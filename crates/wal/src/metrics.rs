@@ -1,6 +1,6 @@
 //! What the log counts. Children are resolved once, when the owner registers them.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 
 use crate::config::WalConfig;
 
@@ -117,6 +117,28 @@ metrics_table! {
             gauge("tidelog_log_retention_last_run_timestamp_seconds");
         /// Files of dropped segments, and deleted partitions, that wait to be deleted.
         pub removals_waiting: IntGauge = gauge("tidelog_log_removals_waiting");
+
+        // Compaction.
+        /// Passes of compaction over a log that came to their end.
+        pub cleaner_passes: IntCounter = counter("tidelog_log_cleaner_passes_total");
+        /// Bytes of segments that compaction read.
+        pub cleaner_read_bytes: IntCounter = counter("tidelog_log_cleaner_read_bytes_total");
+        /// Bytes of segments that compaction wrote.
+        pub cleaner_written_bytes: IntCounter = counter("tidelog_log_cleaner_written_bytes_total");
+        /// Records that compaction removed.
+        pub cleaner_removed_records: IntCounter =
+            counter("tidelog_log_cleaner_removed_records_total");
+        /// Batches that compaction kept as they are because it could not open them.
+        pub cleaner_unread_batches: IntCounter =
+            counter("tidelog_log_cleaner_unread_batches_total");
+        /// Passes of compaction that ended early, for a damaged log or a full disk.
+        pub cleaner_failures: IntCounter = counter("tidelog_log_cleaner_failures_total");
+        /// Partitions that are not compacted until the next start because they are damaged.
+        pub cleaner_uncleanable: IntGauge = gauge("tidelog_log_cleaner_uncleanable_partitions");
+        /// Dirty part of the dirtiest compacted log when all were last looked at, 0 to 1.
+        pub cleaner_dirty_ratio: Gauge = ratio("tidelog_log_cleaner_max_dirty_ratio");
+        /// When every log that was due had last been compacted, in seconds since 1970.
+        pub cleaner_last_run: IntGauge = gauge("tidelog_log_cleaner_last_run_timestamp_seconds");
     }
 }
 
@@ -138,6 +160,12 @@ fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, pr
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
     let gauge = IntGauge::new(name, help)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+fn ratio(registry: &Registry, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+    let gauge = Gauge::new(name, help)?;
     registry.register(Box::new(gauge.clone()))?;
     Ok(gauge)
 }

@@ -25,7 +25,7 @@ use crate::{
     partition::LogState,
     reader::ColdJob,
     reservations::Budget,
-    segment::SegmentReader,
+    segment::{Compacted, SegmentReader},
 };
 
 /// Cold reads that may wait for the reader thread.
@@ -56,6 +56,10 @@ pub(crate) struct Shard {
     pub(crate) unknown_suspect: AtomicBool,
     /// The time of a search for old records that is wanted, in milliseconds since 1970.
     retention_wanted: Mutex<Option<i64>>,
+    /// The time of a search for logs to compact that is wanted, in milliseconds since 1970.
+    compaction_wanted: Mutex<Option<i64>>,
+    /// Between the cleaner and the spill thread.
+    swaps: Mutex<SwapDesk>,
     disk_full: Mutex<DiskFull>,
     log_start_waits: Mutex<Vec<LogStartWait>>,
     /// Removed partitions, with the sequence up to which frames are of the removed log.
@@ -87,6 +91,31 @@ impl std::fmt::Debug for LogStartWait {
     }
 }
 
+/// A compacted segment that is to be put in its place.
+#[derive(Debug)]
+pub(crate) struct SwapJob {
+    pub(crate) log: Arc<LogInner>,
+    /// The partition's count of cuts when it was read.
+    pub(crate) cuts: u64,
+    pub(crate) compacted: Compacted,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(crate) enum SwapOutcome {
+    Placed,
+    /// The log is not what it was.
+    Stale,
+    Refused(WalError),
+}
+
+/// One job at a time: the cleaner waits for its outcome.
+#[derive(Debug, Default)]
+struct SwapDesk {
+    wanted: Option<SwapJob>,
+    outcome: Option<SwapOutcome>,
+}
+
 /// The threads' doorbells.
 #[derive(Debug, Default)]
 pub(crate) struct Bells {
@@ -95,6 +124,7 @@ pub(crate) struct Bells {
     pub(crate) filler: Doorbell,
     pub(crate) remover: Doorbell,
     pub(crate) reader: Doorbell,
+    pub(crate) cleaner: Doorbell,
 }
 
 /// What waits to be written, in the order in which it will be.
@@ -145,6 +175,8 @@ pub(crate) struct LogInner {
     is_leaving: AtomicBool,
     /// Its files are gone.
     pub(crate) is_gone: AtomicBool,
+    /// The cleaner writes files into its directory.
+    pub(crate) is_cleaning: AtomicBool,
 }
 
 impl std::fmt::Debug for LogInner {
@@ -183,6 +215,8 @@ impl Shard {
             checkpoint_wanted: AtomicBool::new(false),
             unknown_suspect: AtomicBool::new(false),
             retention_wanted: Mutex::default(),
+            compaction_wanted: Mutex::default(),
+            swaps: Mutex::default(),
             disk_full: Mutex::default(),
             log_start_waits: Mutex::default(),
             tombstones: Mutex::new(tombstones),
@@ -278,6 +312,38 @@ impl Shard {
         lock(&self.retention_wanted).take()
     }
 
+    /// Has every log looked at that may be compacted.
+    pub(crate) fn want_compaction(&self, now_ms: i64) {
+        *lock(&self.compaction_wanted) = Some(now_ms);
+        self.bells.cleaner.ring();
+    }
+
+    pub(crate) fn take_compaction(&self) -> Option<i64> {
+        lock(&self.compaction_wanted).take()
+    }
+
+    /// Has the spill thread put a compacted segment in its place.
+    pub(crate) fn want_swap(&self, job: SwapJob) {
+        let mut desk = lock(&self.swaps);
+        assert!(desk.wanted.is_none() && desk.outcome.is_none(), "one swap at a time");
+        desk.wanted = Some(job);
+        drop(desk);
+        self.bells.spill.ring();
+    }
+
+    pub(crate) fn take_swap(&self) -> Option<SwapJob> {
+        lock(&self.swaps).wanted.take()
+    }
+
+    pub(crate) fn tell_swap_outcome(&self, outcome: SwapOutcome) {
+        lock(&self.swaps).outcome = Some(outcome);
+        self.bells.cleaner.ring();
+    }
+
+    pub(crate) fn take_swap_outcome(&self) -> Option<SwapOutcome> {
+        lock(&self.swaps).outcome.take()
+    }
+
     /// Whether somebody found the disk full and nobody found room since.
     pub(crate) fn is_disk_full(&self) -> bool {
         let full = lock(&self.disk_full);
@@ -325,6 +391,7 @@ impl Shard {
         self.bells.spill.ring();
         self.bells.filler.ring();
         self.bells.remover.ring();
+        self.bells.cleaner.ring();
     }
 
     pub(crate) fn is_writer_done(&self) -> bool {
@@ -391,6 +458,7 @@ impl LogInner {
             is_removed: AtomicBool::new(false),
             is_leaving: AtomicBool::new(false),
             is_gone: AtomicBool::new(false),
+            is_cleaning: AtomicBool::new(false),
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod measure;
 mod pick;
+mod place;
 mod retain;
 
 use std::{
@@ -144,6 +145,9 @@ impl Spill {
 
     /// Does one step of a pass, or begins one when it is time.
     pub(crate) fn step(&mut self) -> Result<Step, Fatal> {
+        if matches!(self.phase, Phase::Waiting) && self.place_compacted()? {
+            return Ok(Step::Worked);
+        }
         let phase = std::mem::take(&mut self.phase);
         let is_relief = phase.is_relief();
         let done = match phase {

@@ -38,11 +38,31 @@ pub(crate) fn spawn(
     name: &str,
     shard: &Arc<Shard>,
     bell: fn(&Bells) -> &Doorbell,
+    step: impl FnMut() -> Result<Step, Fatal> + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    spawn_as(sched::shorten_slice, name, shard, bell, step)
+}
+
+/// The same for work that nobody waits for: others get the processor first.
+pub(crate) fn spawn_in_background(
+    name: &str,
+    shard: &Arc<Shard>,
+    bell: fn(&Bells) -> &Doorbell,
+    step: impl FnMut() -> Result<Step, Fatal> + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    spawn_as(sched::step_back, name, shard, bell, step)
+}
+
+fn spawn_as(
+    schedule: fn(),
+    name: &str,
+    shard: &Arc<Shard>,
+    bell: fn(&Bells) -> &Doorbell,
     mut step: impl FnMut() -> Result<Step, Fatal> + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     let shard = Arc::clone(shard);
     thread::Builder::new().name(name.to_owned()).spawn(move || {
-        sched::shorten_slice();
+        schedule();
         let bell = bell(&shard.bells);
         bell.answer_here();
         loop {

@@ -13,9 +13,11 @@ use tidelog_types::TopicIdPartition;
 
 use crate::{
     checkpoint::PartitionEntry,
+    compaction::{BatchRewriter, CleanerConfig, cleaner::Cleaner},
     config::{Durability, LogSettings, WalConfig},
     env::FileSystem,
     error::{StorageError, WalError},
+    file_cache::FileCache,
     filler::Filler,
     log::{Log, LogObserver, RecoveredPartition},
     metrics::WalMetrics,
@@ -26,7 +28,7 @@ use crate::{
     reservations::{Reservation, ReserveTicket},
     shard::{LogInner, Shard, lock, wal_dir},
     spill::Spill,
-    threads::spawn,
+    threads::{spawn, spawn_in_background},
     writer::Writer,
 };
 
@@ -59,6 +61,7 @@ pub struct CutReport {
 #[derive(Debug, Clone)]
 pub struct Wal {
     shard: Arc<Shard>,
+    files: Arc<FileCache>,
     running: Arc<Running>,
 }
 
@@ -126,11 +129,11 @@ impl Wal {
             remover: Remover::new(Arc::clone(&shard), Arc::clone(&files)),
             spill: Spill::new(Arc::clone(&shard), Arc::clone(&files), segments),
             filler: Filler::new(Arc::clone(&shard)),
-            reader: ColdReader::new(Arc::clone(&shard), files),
+            reader: ColdReader::new(Arc::clone(&shard), Arc::clone(&files)),
         };
         let directory = Mutex::new(Some(directory));
         let running = Arc::new(Running { threads: Mutex::default(), directory });
-        Ok((Wal { shard, running }, recovered, steppers))
+        Ok((Wal { shard, files, running }, recovered, steppers))
     }
 
     /// Opens a partition's log, creating it if it is new.
@@ -180,6 +183,28 @@ impl Wal {
     /// milliseconds since 1970. Returns at once.
     pub fn run_retention(&self, now_ms: i64) {
         self.shard.want_retention(now_ms);
+    }
+
+    /// Starts the thread that compacts logs, as those ask for it that `run_compaction` finds due.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start_cleaner(
+        &self,
+        rewriter: Arc<dyn BatchRewriter>,
+        config: CleanerConfig,
+    ) -> io::Result<()> {
+        let mut cleaner = self.cleaner(rewriter, config);
+        let step = move || cleaner.step();
+        let thread = spawn_in_background("wal-cleaner", &self.shard, |b| &b.cleaner, step)?;
+        lock(&self.running.threads).push(thread);
+        Ok(())
+    }
+
+    /// Begins a search for logs that are due to be compacted, as of `now_ms`, in milliseconds since
+    /// 1970. Returns at once.
+    pub fn run_compaction(&self, now_ms: i64) {
+        self.shard.want_compaction(now_ms);
     }
 
     /// Changes a partition's settings: for its next batch and its next search for old records.
@@ -274,6 +299,15 @@ impl Wal {
     #[cfg(any(test, feature = "test-fs"))]
     pub(crate) fn shard(&self) -> &Arc<Shard> {
         &self.shard
+    }
+
+    /// The cleaner's body: for its thread, or for a test to step.
+    pub(crate) fn cleaner(
+        &self,
+        rewriter: Arc<dyn BatchRewriter>,
+        config: CleanerConfig,
+    ) -> Cleaner {
+        Cleaner::new(Arc::clone(&self.shard), Arc::clone(&self.files), rewriter, config)
     }
 
     fn start(&self, steppers: Steppers) -> io::Result<()> {

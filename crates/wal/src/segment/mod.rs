@@ -9,6 +9,7 @@ mod batches;
 mod disk;
 mod ends;
 mod file;
+mod pieces;
 mod plan;
 mod reader;
 mod region;

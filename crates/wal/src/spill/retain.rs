@@ -3,7 +3,11 @@
 //! A log's start rises in memory, then in the checkpoint, and only then do segments go: whoever
 //! recovers from any checkpoint finds everything from that checkpoint's log start on.
 
-use std::{collections::VecDeque, io, sync::Arc};
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, atomic::Ordering},
+};
 
 use tidelog_types::Offset;
 
@@ -158,7 +162,7 @@ impl Spill {
             let dropped = segments.drop_below(log_start, made.log.settings().file_delete_delay)?;
             if !dropped.is_empty() {
                 let bytes = segments.bytes();
-                made.log.segment_bytes.store(bytes, std::sync::atomic::Ordering::Release);
+                made.log.segment_bytes.store(bytes, Ordering::Release);
                 let metrics = &self.shard.metrics;
                 metrics.dropped_segments.inc_by(dropped.len() as u64);
                 metrics.dropped_bytes.inc_by(before.saturating_sub(bytes));
@@ -171,6 +175,9 @@ impl Spill {
     pub(super) fn finish_removals(&mut self, made: &[Made], sequence: u64) {
         for made in made.iter().filter(|made| made.is_removed) {
             let id = made.log.id;
+            if made.log.is_cleaning.load(Ordering::SeqCst) {
+                continue; // whoever cleans it asks for another checkpoint when he has gone
+            }
             if !made.log.begin_leaving() {
                 if made.log.is_gone() {
                     if holds(Rule::Tombstone) {

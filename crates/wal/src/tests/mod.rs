@@ -1,6 +1,7 @@
 //! Tests of the whole log, over file systems that lose, tear and fail.
 
 mod basic;
+mod compaction;
 mod fuzz;
 mod history;
 mod model;
