@@ -19,6 +19,7 @@ fn rules(timestamp_type: TimestampType) -> BatchRules {
         timestamp_after_max_ms: 3_600_000,
         now_ms: 0,
         produce_version: 13,
+        needs_keys: false,
     }
 }
 

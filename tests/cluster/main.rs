@@ -2,6 +2,7 @@
 
 mod admin;
 mod bombs;
+mod compaction;
 mod conversation;
 mod damage;
 mod full_disk;

@@ -18,9 +18,14 @@ pub struct Batch {
     pub base_sequence: i32,
     /// Milliseconds since 1970, of every record.
     pub timestamp_ms: i64,
-    /// One record each, without key or headers.
+    /// One record each, without headers.
     pub values: Vec<Vec<u8>>,
+    /// Their keys, in the same order; what has none here has none there.
+    pub keys: Vec<Vec<u8>>,
 }
+
+/// A record of a batch that is not compressed: offset, key and value.
+pub type Record = (i64, Option<Vec<u8>>, Option<Vec<u8>>);
 
 impl Batch {
     /// Records of a producer that is not idempotent.
@@ -28,7 +33,8 @@ impl Batch {
         // Of now: what is older than a week is deleted.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock that was set");
         let timestamp_ms = i64::try_from(now.as_millis()).expect("this age");
-        Batch { producer_id: -1, producer_epoch: -1, base_sequence: -1, timestamp_ms, values }
+        let keys = Vec::new();
+        Batch { producer_id: -1, producer_epoch: -1, base_sequence: -1, timestamp_ms, values, keys }
     }
 
     /// An honest batch.
@@ -42,7 +48,8 @@ impl Batch {
         let max_timestamp_ms = timestamps_ms.iter().copied().max().unwrap_or(self.timestamp_ms);
         let mut records = BytesMut::new();
         for (delta, (value, timestamp_ms)) in (0..).zip(self.values.iter().zip(timestamps_ms)) {
-            put_record(&mut records, delta, timestamp_ms - first_timestamp_ms, value);
+            let key = self.keys.get(delta as usize).map(Vec::as_slice);
+            put_record(&mut records, delta, timestamp_ms - first_timestamp_ms, key, value);
         }
         let count = i32::try_from(self.values.len()).expect("few records");
         let mut batch = BytesMut::with_capacity(HEADER_BYTES + records.len());
@@ -95,12 +102,57 @@ pub fn next_offset(batch: &[u8]) -> i64 {
     base_offset + i64::from(last_delta) + 1
 }
 
-fn put_record(records: &mut BytesMut, offset_delta: i64, timestamp_delta: i64, value: &[u8]) {
+/// The records of a batch that is not compressed.
+pub fn records(batch: &[u8]) -> Vec<Record> {
+    let base_offset = i64::from_be_bytes(batch[..8].try_into().expect("8 bytes"));
+    let count = i32::from_be_bytes(batch[57..61].try_into().expect("4 bytes"));
+    let mut rest = &batch[HEADER_BYTES..];
+    (0..count)
+        .map(|_| {
+            take_varint(&mut rest); // length
+            rest = &rest[1..]; // attributes
+            take_varint(&mut rest); // timestamp
+            let offset = base_offset + take_varint(&mut rest);
+            let (key, value) = (take_bytes(&mut rest), take_bytes(&mut rest));
+            assert_eq!(take_varint(&mut rest), 0, "no headers");
+            (offset, key, value)
+        })
+        .collect()
+}
+
+fn take_bytes(rest: &mut &[u8]) -> Option<Vec<u8>> {
+    let length = usize::try_from(take_varint(rest)).ok()?;
+    let (bytes, behind) = rest.split_at(length);
+    *rest = behind;
+    Some(bytes.to_vec())
+}
+
+fn take_varint(rest: &mut &[u8]) -> i64 {
+    let (mut zigzag, mut shift) = (0_u64, 0);
+    loop {
+        let byte = rest[0];
+        *rest = &rest[1..];
+        zigzag |= u64::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte < 0x80 {
+            return (zigzag >> 1).cast_signed() ^ -((zigzag & 1).cast_signed());
+        }
+    }
+}
+
+fn put_record(
+    records: &mut BytesMut,
+    offset_delta: i64,
+    timestamp_delta: i64,
+    key: Option<&[u8]>,
+    value: &[u8],
+) {
     let mut body = BytesMut::new();
     body.put_i8(0); // attributes
     put_varint(&mut body, timestamp_delta);
     put_varint(&mut body, offset_delta);
-    put_varint(&mut body, -1); // no key
+    put_varint(&mut body, key.map_or(-1, |key| key.len() as i64));
+    body.extend_from_slice(key.unwrap_or_default());
     put_varint(&mut body, value.len() as i64);
     body.extend_from_slice(value);
     put_varint(&mut body, 0); // no headers

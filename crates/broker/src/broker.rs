@@ -20,6 +20,7 @@ use tidelog_wal::{RecoveredPartition, Wal};
 
 use crate::{
     absent::Absent,
+    compaction::{self, CompactionTimer},
     config::NodeSettings,
     controller_handle::{COMMANDS_MAX, ControllerHandle},
     dynamic_config,
@@ -52,6 +53,7 @@ pub struct Broker {
     pub(crate) fetch_sessions: FetchSessions,
     pub(crate) recompressor: Recompressor,
     _retention: RetentionTimer,
+    _compaction: CompactionTimer,
     /// The metadata thread.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -157,6 +159,8 @@ impl Broker {
         };
         let interval = settings.broker.log_retention_check_interval_ms;
         let retention = retention.start(interval).map_err(StartError::Thread)?;
+        let compaction = compaction::start(&wal, Arc::clone(&clock), &settings.broker);
+        let compaction = compaction.map_err(StartError::Thread)?;
         let controller = ControllerHandle::new(commands);
         let thread = Mutex::new(Some(thread));
         let absent = Absent::default();
@@ -177,6 +181,7 @@ impl Broker {
             fetch_sessions,
             recompressor,
             _retention: retention,
+            _compaction: compaction,
             thread,
         }))
     }

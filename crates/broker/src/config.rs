@@ -81,6 +81,30 @@ settings! {
         /// Milliseconds between a segment's removal from the log and the deletion of its files.
         log_segment_delete_delay_ms: i64 = "log.segment.delete.delay.ms",
             Kind::Long { min: 0, max: i64::MAX }, "60000", dynamic;
+        /// Whether old segments are deleted, or compacted to each key's last record, or both.
+        log_cleanup_policy: String = "log.cleanup.policy",
+            Kind::List(&["delete", "compact"]), "delete", dynamic;
+        /// Milliseconds between two searches for logs that are due to be compacted.
+        log_cleaner_backoff_ms: i64 = "log.cleaner.backoff.ms",
+            Kind::Long { min: 1, max: i64::MAX }, "15000";
+        /// Bytes for the keys of one pass of compaction; what does not fit is for the next pass.
+        log_cleaner_dedupe_buffer_size: i64 = "log.cleaner.dedupe.buffer.size",
+            Kind::Long { min: 1_048_576, max: i64::MAX }, "134217728";
+        /// Bytes that compaction reads and writes in a second, at most.
+        log_cleaner_io_max_bytes_per_second: i64 = "log.cleaner.io.max.bytes.per.second",
+            Kind::Long { min: 1, max: i64::MAX }, "9223372036854775807";
+        /// Part of a log that must be uncompacted before it is compacted again.
+        log_cleaner_min_cleanable_ratio: f64 = "log.cleaner.min.cleanable.ratio",
+            Kind::Double { min: 0.0, max: 1.0 }, "0.5", dynamic;
+        /// Milliseconds before a record may be compacted.
+        log_cleaner_min_compaction_lag_ms: i64 = "log.cleaner.min.compaction.lag.ms",
+            Kind::Long { min: 0, max: i64::MAX }, "0", dynamic;
+        /// Milliseconds after which a record must have been compacted.
+        log_cleaner_max_compaction_lag_ms: i64 = "log.cleaner.max.compaction.lag.ms",
+            Kind::Long { min: 1, max: i64::MAX }, "9223372036854775807", dynamic;
+        /// Milliseconds that a delete marker outlives the records that it deletes.
+        log_cleaner_delete_retention_ms: i64 = "log.cleaner.delete.retention.ms",
+            Kind::Long { min: 0, max: i64::MAX }, "86400000", dynamic;
         /// Milliseconds of records after which the next segment is started. Wins over the hours.
         log_roll_ms: i64 = "log.roll.ms",
             Kind::Long { min: 1, max: i64::MAX }, "604800000", dynamic;

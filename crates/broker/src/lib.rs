@@ -11,6 +11,7 @@
 mod absent;
 pub mod broker;
 pub mod clock;
+mod compaction;
 pub mod config;
 pub mod config_doc;
 mod config_resource;

@@ -4,25 +4,28 @@
 //! collected there and told afterwards. Lock order is partition, then log; a fetch's list of what
 //! changed comes last.
 
+mod watch;
+
 use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tidelog_replica::{
     ActiveProducer, EpochEnd, EpochError, Leader, LeaderEpochCache, PartitionSnapshot,
-    ProducerError, ProducerState, Purgatory, Ticket, Verdict, partition_snapshot,
+    ProducerError, ProducerState, Purgatory, Verdict, partition_snapshot,
 };
 use tidelog_types::{
     Acks, BatchHeader, BrokerId, Clock, Entry, ErrorCode, LeaderEpoch, Offset, TopicIdPartition,
 };
 use tidelog_wal::{
-    Log, LogObserver, LogSettings, ReadError, ReadOutcome, RecoveredPartition, Reservation,
-    Snapshot, StorageError, Wal, WalError,
+    HeadersFound, Log, LogObserver, LogSettings, ReadError, ReadOutcome, RecoveredPartition,
+    Reservation, Snapshot, StorageError, Wal, WalError,
 };
 use tracing::{debug, warn};
 
+pub use self::watch::Watch;
 use crate::waits::{FetchWaiter, ProduceWaiter};
 
 /// Connections know their own deadlines: one timer each, none here.
@@ -119,36 +122,6 @@ pub struct View {
     pub log_end_offset: Offset,
     /// Whether the high watermark may be told as the latest offset.
     pub is_settled: bool,
-}
-
-/// A place among those who are told of what happens to the partition; leaving it is dropping it.
-pub struct Watch {
-    /// A session may watch a partition long after it is gone.
-    shared: Weak<Shared>,
-    ticket: Ticket,
-    /// The epoch in which it holds.
-    pub leader_epoch: LeaderEpoch,
-    /// Where records became readable when it was made: what was before must be looked for.
-    pub high_watermark: Offset,
-}
-
-impl Watch {
-    /// Whether the partition is still led in the epoch of the watch, so that it goes on.
-    #[must_use]
-    pub fn holds(&self) -> bool {
-        self.shared.upgrade().is_some_and(|shared| {
-            let state = shared.lock();
-            state.leader.as_ref().is_some_and(|l| l.leader_epoch() == self.leader_epoch)
-        })
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.lock().purgatory.fetches.remove(self.ticket);
-        }
-    }
 }
 
 /// What the log's threads and the connections share.
@@ -393,9 +366,10 @@ impl Partition {
         }
         let log_end_offset = state.log_end_offset;
         let lost = match self.log.headers_from(from) {
-            Ok(headers) => {
-                debug!(id = %self.id(), batches = headers.len(), "read batches behind a snapshot");
-                state.replay_all(&headers, from, now_ms)
+            Ok(found) => {
+                let batches = found.headers.len();
+                debug!(id = %self.id(), batches, "read batches behind a snapshot");
+                state.replay_all(&found, from, now_ms)
             }
             Err(error) => {
                 warn!(id = %self.id(), %error, "producers could not be read back");
@@ -430,6 +404,16 @@ impl LogObserver for Shared {
         let tag = state.included_end_offset;
         let bytes = partition_snapshot::encode(&state.producers, &state.leader_epochs);
         Some(Snapshot { tag, bytes })
+    }
+
+    fn stable_offset(&self) -> Offset {
+        let state = self.lock();
+        // Who does not lead does not know what is stable.
+        state.leader.as_ref().map_or(Offset::ZERO, Leader::last_stable_offset)
+    }
+
+    fn producers_last_offsets(&self) -> BTreeSet<Offset> {
+        self.lock().producers.last_offsets().collect()
     }
 
     fn on_log_start(&self, log_start: Offset) {
@@ -492,11 +476,12 @@ impl State {
     }
 
     /// Remembers batches that were read back from `from` on. Returns the offset below which some
-    /// are missing, if any: batches in a log leave no gaps.
-    fn replay_all(&mut self, headers: &[BatchHeader], from: Offset, now_ms: i64) -> Option<Offset> {
-        let (mut expected, mut lost) = (from, None);
-        for header in headers.iter().filter(|header| header.next_offset() > from) {
-            if header.base_offset > expected {
+    /// are missing, if any: batches in a log leave no gaps but where it was compacted, and there
+    /// each producer's newest is left.
+    fn replay_all(&mut self, found: &HeadersFound, from: Offset, now_ms: i64) -> Option<Offset> {
+        let (mut expected, mut lost) = (from, found.damaged_below);
+        for header in found.headers.iter().filter(|header| header.next_offset() > from) {
+            if header.base_offset > expected && header.base_offset >= found.holes_below {
                 lost = Some(header.base_offset);
             }
             self.replay(header, from, now_ms);
@@ -611,13 +596,22 @@ mod tests {
         }
     }
 
+    fn found(
+        headers: Vec<BatchHeader>,
+        holes_below: i64,
+        damaged_below: Option<Offset>,
+    ) -> HeadersFound {
+        HeadersFound { headers, holes_below: Offset(holes_below), damaged_below }
+    }
+
     #[test]
     fn a_log_may_start_inside_the_first_batch_of_a_leader_epoch() {
         let mut state = State { log_end_offset: Offset(13), ..State::default() };
         state.leader_epochs.assign(LeaderEpoch(0), Offset(4));
         state.leader_epochs.truncate_from_start(Offset(10)); // as a snapshot is taken in
         let header = BatchHeader { leader_epoch: LeaderEpoch(1), ..batch(8, 5) };
-        assert_eq!(state.replay_all(&[header], Offset(10), 0), None);
+        let found = found(vec![header], 0, None);
+        assert_eq!(state.replay_all(&found, Offset(10), 0), None);
         assert_eq!(state.leader_epochs.epoch_of(Offset(10)), Some(LeaderEpoch(1)));
         assert_eq!(state.leader_epochs.epoch_of(Offset(9)), None);
     }
@@ -634,8 +628,25 @@ mod tests {
             (vec![], 10, Some(25)),
         ] {
             let mut state = State { log_end_offset: Offset(25), ..State::default() };
-            let found = state.replay_all(&headers, Offset(from), 0);
-            assert_eq!(found, lost.map(Offset), "{headers:?} {from}");
+            let found = found(headers, 0, None);
+            let noticed = state.replay_all(&found, Offset(from), 0);
+            assert_eq!(noticed, lost.map(Offset), "{found:?} {from}");
+        }
+    }
+
+    #[test]
+    fn holes_of_a_compacted_log_are_not_taken_for_damage() {
+        let (a, c) = (batch(10, 5), batch(20, 5));
+        for (holes_below, damaged_below, lost) in [
+            (21, None, None),
+            (20, None, Some(20)), // nothing was compacted there
+            (0, None, Some(20)),
+            (21, Some(Offset(18)), Some(18)),
+        ] {
+            let mut state = State { log_end_offset: Offset(25), ..State::default() };
+            let found = found(vec![a, c], holes_below, damaged_below);
+            let noticed = state.replay_all(&found, Offset(10), 0);
+            assert_eq!(noticed, lost.map(Offset), "{found:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use tidelog_protocol::TopicRef;
 use tidelog_types::{
     BrokerId, Clock, ErrorCode, TopicId, TopicIdPartition, topic_settings::TopicSettings,
 };
-use tidelog_wal::{LogSettings, RecoveredPartition, Wal, WalError};
+use tidelog_wal::{Compaction, LogSettings, RecoveredPartition, Wal, WalError};
 use tracing::error;
 
 use crate::{
@@ -169,13 +169,26 @@ impl Topic {
 /// What of a topic's settings the log itself honours.
 fn log_settings(settings: &TopicSettings) -> LogSettings {
     let milliseconds = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+    let compaction = settings.is_compacted().then_some(Compaction {
+        min_dirty_ratio: settings.min_cleanable_dirty_ratio,
+        min_lag_ms: settings.min_compaction_lag_ms,
+        max_lag_ms: settings.max_compaction_lag_ms,
+        delete_retention_ms: settings.delete_retention_ms,
+    });
+    // What is written to cannot be compacted: a segment ends in time for its oldest record.
+    let segment_ms_max = compaction.map_or(i64::MAX, |compaction| compaction.max_lag_ms);
+    let (retention_ms, retention_bytes) = match settings.is_deleted() {
+        true => (settings.retention_ms, settings.retention_bytes),
+        false => (-1, -1),
+    };
     LogSettings {
         segment_bytes: u64::from(settings.segment_bytes),
-        segment_ms: settings.segment_ms,
+        segment_ms: settings.segment_ms.min(segment_ms_max),
         segment_jitter_ms: settings.segment_jitter_ms,
         index_interval_bytes: u32::try_from(settings.index_interval_bytes).unwrap_or(0),
-        retention_ms: settings.retention_ms,
-        retention_bytes: settings.retention_bytes,
+        retention_ms,
+        retention_bytes,
+        compaction,
         file_delete_delay: milliseconds(settings.file_delete_delay_ms),
     }
 }

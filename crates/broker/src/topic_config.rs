@@ -28,18 +28,23 @@ const fn hours(key: &'static str) -> Synonym {
 
 /// Topic settings whose defaults are settings of the broker. The first that the operator set holds.
 const SYNONYMS: &[(&str, &[Synonym])] = &[
+    ("cleanup.policy", &[same("log.cleanup.policy")]),
     ("compression.gzip.level", &[same("compression.gzip.level")]),
     ("compression.lz4.level", &[same("compression.lz4.level")]),
     ("compression.type", &[same("compression.type")]),
     ("compression.zstd.level", &[same("compression.zstd.level")]),
+    ("delete.retention.ms", &[same("log.cleaner.delete.retention.ms")]),
     ("file.delete.delay.ms", &[same("log.segment.delete.delay.ms")]),
     ("flush.messages", &[same("log.flush.interval.messages")]),
     ("flush.ms", &[same("log.flush.interval.ms")]),
     ("index.interval.bytes", &[same("log.index.interval.bytes")]),
+    ("max.compaction.lag.ms", &[same("log.cleaner.max.compaction.lag.ms")]),
     ("max.message.bytes", &[same("message.max.bytes")]),
     ("message.timestamp.after.max.ms", &[same("log.message.timestamp.after.max.ms")]),
     ("message.timestamp.before.max.ms", &[same("log.message.timestamp.before.max.ms")]),
     ("message.timestamp.type", &[same("log.message.timestamp.type")]),
+    ("min.cleanable.dirty.ratio", &[same("log.cleaner.min.cleanable.ratio")]),
+    ("min.compaction.lag.ms", &[same("log.cleaner.min.compaction.lag.ms")]),
     ("min.insync.replicas", &[same("min.insync.replicas")]),
     ("retention.bytes", &[same("log.retention.bytes")]),
     (

@@ -71,10 +71,10 @@ pub fn open(
 /// The batch with only these records of what [`open`] returned. With `delete_horizon_ms`, the time
 /// until which its tombstones are kept is set; one that is set already stays.
 #[must_use]
-pub fn rewrite<'a>(
+pub fn rewrite(
     entry: &Entry,
     opened: &[u8],
-    kept: impl IntoIterator<Item = &'a RecordPlace>,
+    kept: impl IntoIterator<Item = RecordPlace>,
     delete_horizon_ms: Option<i64>,
 ) -> Entry {
     let before = entry.facts();
@@ -89,7 +89,7 @@ pub fn rewrite<'a>(
     for place in kept {
         match header.base_timestamp == before.base_timestamp {
             true => records.raw(&opened[place.bytes.clone()]),
-            false => put_shifted(&mut records, opened, place, header.base_timestamp),
+            false => put_shifted(&mut records, opened, &place, header.base_timestamp),
         }
         max_timestamp = max_timestamp.max(place.timestamp_ms);
         header.records_count += 1;
@@ -199,7 +199,7 @@ mod tests {
 
     fn with(entry: &Entry, keep: &[usize], horizon: Option<i64>) -> Entry {
         let (opened, places) = places(entry);
-        rewrite(entry, &opened, keep.iter().map(|at| &places[*at]), horizon)
+        rewrite(entry, &opened, keep.iter().map(|at| places[*at].clone()), horizon)
     }
 
     /// Offset, timestamp and key of each record, as any reader of the format finds them.

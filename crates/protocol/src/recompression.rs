@@ -1,4 +1,4 @@
-//! Stores a producer's batch in the codec that its topic asks for.
+//! Stores a producer's batch in the codec that its topic asks for, and checks what is compressed.
 //!
 //! The records are opened, so every rule that needs them is applied to each (the sizes, deltas and
 //! timestamps that a closed batch's header is believed about). They are not written anew: what was
@@ -12,7 +12,7 @@ use tidelog_types::{
 
 use crate::{
     compression::{DecompressError, compress_at},
-    record_batch::{BatchError, BatchRules, TimestampType, Window, check_size, crc},
+    record_batch::{BatchError, BatchRules, Keyless, TimestampType, Window, check_size, crc},
     records::{Records, RecordsError},
 };
 
@@ -43,12 +43,7 @@ pub fn recompress(
 ) -> Result<(Entry, usize), BatchError> {
     let facts = entry.facts();
     assert_ne!(facts.compression(), Some(stored.codec), "a batch in its topic's codec stays");
-    let mut records = Records::open(entry, opened_bytes_max).map_err(|error| match error {
-        RecordsError::Decompress(DecompressError::TooLarge { bytes_max }) => {
-            BatchError::OpenedTooLarge { bytes_max }
-        }
-        other => BatchError::Records(other),
-    })?;
+    let mut records = open(entry, opened_bytes_max)?;
     let max_timestamp = check_records(&mut records, rules)?;
     let opened = records.into_opened();
     let packed = Bytes::from(compress_at(stored.codec, stored.level, &opened));
@@ -70,13 +65,38 @@ pub fn recompress(
     Ok((recompressed, opened.len()))
 }
 
+/// Applies to a compressed batch, which stays as it is, the rules that need its records. Returns
+/// how many bytes they took while they were open.
+///
+/// # Errors
+/// [`BatchError::OpenedTooLarge`] above `opened_bytes_max`, and what the records break.
+pub fn check_opened(
+    entry: &Entry,
+    rules: &BatchRules,
+    opened_bytes_max: usize,
+) -> Result<usize, BatchError> {
+    let mut records = open(entry, opened_bytes_max)?;
+    check_records(&mut records, rules)?;
+    Ok(records.into_opened().len())
+}
+
+fn open(entry: &Entry, opened_bytes_max: usize) -> Result<Records, BatchError> {
+    Records::open(entry, opened_bytes_max).map_err(|error| match error {
+        RecordsError::Decompress(DecompressError::TooLarge { bytes_max }) => {
+            BatchError::OpenedTooLarge { bytes_max }
+        }
+        other => BatchError::Records(other),
+    })
+}
+
 /// Checks every record. Returns the greatest timestamp where producers choose them.
 fn check_records(records: &mut Records, rules: &BatchRules) -> Result<Option<i64>, BatchError> {
     let stays = rules.timestamp_type == TimestampType::CreateTime;
     let allowed = Window::around(rules);
-    let mut greatest = None;
+    let (mut greatest, mut keyless) = (None, Keyless::default());
     for (delta, record) in (0..).zip(records) {
         let record = record?;
+        keyless.note(delta as i32, &record);
         if record.offset.0 != delta {
             return Err(BatchError::OffsetDelta { delta: record.offset.0, expected: delta });
         }
@@ -84,6 +104,9 @@ fn check_records(records: &mut Records, rules: &BatchRules) -> Result<Option<i64
             allowed.check(record.timestamp_ms)?;
             greatest = greatest.max(Some(record.timestamp_ms));
         }
+    }
+    if rules.needs_keys {
+        keyless.into_result()?;
     }
     Ok(greatest)
 }
@@ -114,6 +137,7 @@ mod tests {
             timestamp_after_max_ms: 3_600_000,
             now_ms: NOW_MS,
             produce_version: 13,
+            needs_keys: false,
         }
     }
 
@@ -184,6 +208,22 @@ mod tests {
         let mut facts = entry.facts();
         lie(&mut facts);
         Entry { header: facts.encode(), records: entry.records.clone() }
+    }
+
+    #[test]
+    fn records_without_a_key_are_found_in_every_codec() {
+        let rules = BatchRules { needs_keys: true, ..rules() };
+        let expected = BatchError::NoKeys { places: vec![1], count: 1 };
+        for codec in CODECS.into_iter().filter(|codec| *codec != Compression::None) {
+            let entry = sent(codec, &rules);
+            assert_eq!(check_opened(&entry, &rules, BYTES_MAX), Err(expected.clone()));
+            let refused = recompress(&entry, stored(Compression::None), &rules, BYTES_MAX);
+            assert_eq!(refused, Err(expected.clone()), "{codec:?}");
+            let opened = sent(Compression::None, &self::rules()).records.len();
+            assert_eq!(check_opened(&entry, &self::rules(), BYTES_MAX), Ok(opened));
+            let too_large = check_opened(&entry, &rules, opened - 1);
+            assert_eq!(too_large, Err(BatchError::OpenedTooLarge { bytes_max: opened - 1 }));
+        }
     }
 
     #[test]

@@ -6,12 +6,14 @@ use tidelog_types::{
     batch_header::{BATCH_CRC_START, BATCH_OVERHEAD_LEN, field},
 };
 
-use crate::records::{Records, RecordsError};
+use crate::records::{RecordFacts, Records, RecordsError};
 
 /// The batch format that is served; older ones ended with KIP-724.
 const MAGIC: i8 = 2;
 /// First Produce version that may carry zstd (KIP-110).
 const ZSTD_VERSION: i16 = 7;
+/// Records without a key that a producer is told of, one by one.
+pub const NO_KEYS_TOLD_MAX: usize = 100;
 /// A record that carries no time.
 const NO_TIMESTAMP: i64 = -1;
 /// The bit that says whose timestamps a batch carries.
@@ -34,6 +36,8 @@ pub struct BatchRules {
     pub now_ms: i64,
     /// Version of the Produce request.
     pub produce_version: i16,
+    /// Whether every record must have a key: the topic is compacted. `cleanup.policy`
+    pub needs_keys: bool,
 }
 
 /// A topic's `message.timestamp.type`.
@@ -149,6 +153,14 @@ pub enum BatchError {
         /// How many records stand in front of it.
         expected: i64,
     },
+    /// The topic is compacted, and these records would be nobody's newest.
+    #[error("{count} records have no key, which every record of a compacted topic needs")]
+    NoKeys {
+        /// The first of their places in the batch, [`NO_KEYS_TOLD_MAX`] at most.
+        places: Vec<i32>,
+        /// How many they are.
+        count: usize,
+    },
     /// A rule made us open the records, and they are not what the header says.
     #[error(transparent)]
     Records(#[from] RecordsError),
@@ -167,6 +179,7 @@ impl BatchError {
             | BatchError::Control
             | BatchError::Sequence { .. }
             | BatchError::OffsetDelta { .. }
+            | BatchError::NoKeys { .. }
             | BatchError::Records(_) => ErrorCode::InvalidRecord,
             BatchError::LengthTooSmall { .. } | BatchError::Crc { .. } => ErrorCode::CorruptMessage,
             BatchError::Compression { .. } => ErrorCode::UnsupportedCompressionType,
@@ -182,7 +195,8 @@ impl BatchError {
 /// Checks one partition's records from a Produce request and makes them ready for the log: what
 /// changes the checksum happens here, so that giving the batch its place does not.
 ///
-/// Compressed records stay closed. Others are walked where the topic bounds how old one may be.
+/// Compressed records stay closed: whoever needs their keys has them opened afterwards. Others are
+/// walked where the topic bounds how old one may be, or needs keys.
 ///
 /// # Errors
 /// The batch is refused; [`BatchError::code`] says so on the wire.
@@ -199,6 +213,9 @@ pub fn validate(records: Bytes, rules: &BatchRules) -> Result<Entry, BatchError>
     header.copy_from_slice(&records[..BATCH_HEADER_LEN]);
     let mut entry = Entry { header, records: records.slice(BATCH_HEADER_LEN..) };
     assert_eq!(entry.len() as i64, facts.batch_bytes(), "an entry is the whole batch");
+    if rules.needs_keys && facts.compression() == Some(Compression::None) {
+        check_keys(Records::open(&entry, entry.records.len())?)?;
+    }
     match rules.timestamp_type {
         TimestampType::CreateTime => keep_create_time(&mut entry, &facts, rules)?,
         TimestampType::LogAppendTime => set_log_append_time(&mut entry, &facts, rules.now_ms)?,
@@ -229,6 +246,39 @@ fn check_framing(records: &Bytes) -> Result<BatchHeader, BatchError> {
         std::cmp::Ordering::Greater => Err(BatchError::NoBatch),
         std::cmp::Ordering::Less => Err(BatchError::MoreThanOneBatch),
         std::cmp::Ordering::Equal => Ok(facts),
+    }
+}
+
+/// Refuses records without a key.
+pub(crate) fn check_keys(records: Records) -> Result<(), BatchError> {
+    let mut keyless = Keyless::default();
+    for (place, record) in (0..).zip(records) {
+        keyless.note(place, &record?);
+    }
+    keyless.into_result()
+}
+
+/// Records without a key, as they are found.
+#[derive(Debug, Default)]
+pub(crate) struct Keyless {
+    places: Vec<i32>,
+    count: usize,
+}
+
+impl Keyless {
+    pub(crate) fn note(&mut self, place: i32, record: &RecordFacts) {
+        if record.has_key {
+            return;
+        }
+        self.count += 1;
+        if self.places.len() < NO_KEYS_TOLD_MAX {
+            self.places.push(place);
+        }
+    }
+
+    pub(crate) fn into_result(self) -> Result<(), BatchError> {
+        let Keyless { places, count } = self;
+        if count == 0 { Ok(()) } else { Err(BatchError::NoKeys { places, count }) }
     }
 }
 
@@ -373,6 +423,7 @@ mod tests {
             timestamp_after_max_ms: HOUR_MS,
             now_ms: NOW_MS,
             produce_version: 13,
+            needs_keys: false,
         }
     }
 
@@ -402,6 +453,23 @@ mod tests {
         let entry = validate(batch.clone(), &rules()).unwrap();
         assert_eq!([&entry.header[..], &entry.records].concat(), batch);
         assert_eq!(entry.records.as_ptr(), batch[BATCH_HEADER_LEN..].as_ptr());
+    }
+
+    #[test]
+    fn a_compacted_topic_takes_no_record_without_a_key() {
+        let rules = BatchRules { needs_keys: true, ..rules() };
+        let keyed = BatchBuilder::new(NOW_MS).record(NOW_MS, Some(b""), None).build();
+        assert!(validate(keyed, &rules).is_ok());
+        let refused = validate(builder().build(), &rules).unwrap_err();
+        assert_eq!(refused, BatchError::NoKeys { places: vec![1], count: 1 });
+        assert_eq!(refused.code(), ErrorCode::InvalidRecord);
+        let mut many = BatchBuilder::new(NOW_MS);
+        (0..300).for_each(|_| many.push(NOW_MS, None, Some(b"")));
+        let places = (0..NO_KEYS_TOLD_MAX as i32).collect();
+        let expected = Err(BatchError::NoKeys { places, count: 300 });
+        assert_eq!(validate(many.build(), &rules), expected);
+        let closed = builder().compressed(Compression::Gzip).build();
+        assert!(validate(closed, &rules).is_ok(), "it is opened by somebody else");
     }
 
     #[test]

@@ -186,6 +186,7 @@ fn a_batch_that_lies_about_itself_is_refused_without_opening_it() {
         timestamp_after_max_ms: i64::MAX,
         now_ms: 0,
         produce_version: 13,
+        needs_keys: false,
     };
     assert!(record_batch::validate(batch.clone(), &rules).is_ok());
     for place in 0..61 {

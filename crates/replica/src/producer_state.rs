@@ -180,6 +180,12 @@ impl ProducerState {
         })
     }
 
+    /// The last offsets of the batches that are remembered: a log that is read again without one of
+    /// these would not know a producer, or that what it sends is there.
+    pub fn last_offsets(&self) -> impl Iterator<Item = Offset> {
+        self.producers.values().flat_map(Producer::batches).map(BatchFacts::last_offset)
+    }
+
     /// How many producers are remembered.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -3,7 +3,7 @@
 use tidelog_broker::topic_config::broker_synonyms;
 use tidelog_types::topic_settings::{Support, TopicSettings};
 
-const NO_COMPACTION: &str = "logs are not compacted yet";
+const NO_CLEANERS: &str = "one thread compacts logs, and its buffers are as large as they must be";
 const NO_GROUPS: &str = "there are no consumer groups yet";
 const NO_TRANSACTIONS: &str = "there are no transactions yet";
 const NO_SECURITY: &str = "TLS, SASL and ACLs are not supported yet";
@@ -12,8 +12,9 @@ const NO_POOLS: &str = "threads follow from the number of cores";
 
 /// How Kafka's keys begin, and why none of them is a setting here.
 const KAFKA: &[(&str, &str)] = &[
-    ("log.cleaner.", NO_COMPACTION),
-    ("log.cleanup.policy", NO_COMPACTION),
+    ("log.cleaner.enable", "logs are always compacted where their topics ask for it"),
+    ("log.cleaner.threads", NO_CLEANERS),
+    ("log.cleaner.io.buffer", NO_CLEANERS),
     ("offsets.", NO_GROUPS),
     ("group.", NO_GROUPS),
     ("transaction.", NO_TRANSACTIONS),
@@ -59,15 +60,15 @@ mod tests {
 
     #[test]
     fn kafkas_keys_are_explained_and_others_are_not() {
-        let compaction = "logs are not compacted yet";
         for (key, expected) in [
-            ("log.cleaner.threads", Some(format!("not honoured: {compaction}"))),
+            ("log.cleaner.threads", Some(format!("not honoured: {NO_CLEANERS}"))),
             (
-                "min.compaction.lag.ms",
-                Some(format!(
+                "unclean.leader.election.enable",
+                Some(
                     "a topic's setting, given when it is created, and only its default is \
-                     honoured: {compaction}"
-                )),
+                     honoured: only replicas in sync are elected yet"
+                        .to_owned(),
+                ),
             ),
             (
                 "retention.ms",

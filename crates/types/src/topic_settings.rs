@@ -121,18 +121,17 @@ pub enum Support {
 }
 
 const FLUSHED: Support = Support::Accepted("every acknowledged record is on disk anyway");
-const COMPACTION: Support = Support::NotYet("logs are not compacted yet");
 const TIERING: Support = Support::NotYet("segments are not moved to a tier yet");
 const THROTTLING: Support = Support::NotYet("replication is not throttled yet");
 
 /// What this release does with each key.
 const SUPPORT: &[(&str, Support)] = &[
-    ("cleanup.policy", COMPACTION),
+    ("cleanup.policy", Support::Honoured),
     ("compression.gzip.level", Support::Honoured),
     ("compression.lz4.level", Support::Accepted("lz4 always compresses at its fastest level")),
     ("compression.type", Support::Honoured),
     ("compression.zstd.level", Support::Honoured),
-    ("delete.retention.ms", COMPACTION),
+    ("delete.retention.ms", Support::Honoured),
     ("errors.deadletterqueue.group.enable", Support::NotYet("there are no share groups yet")),
     ("file.delete.delay.ms", Support::Honoured),
     ("flush.messages", FLUSHED),
@@ -142,13 +141,13 @@ const SUPPORT: &[(&str, Support)] = &[
     ("leader.replication.throttled.replicas", THROTTLING),
     ("local.retention.bytes", TIERING),
     ("local.retention.ms", TIERING),
-    ("max.compaction.lag.ms", COMPACTION),
+    ("max.compaction.lag.ms", Support::Honoured),
     ("max.message.bytes", Support::Honoured),
     ("message.timestamp.after.max.ms", Support::Honoured),
     ("message.timestamp.before.max.ms", Support::Honoured),
     ("message.timestamp.type", Support::Honoured),
-    ("min.cleanable.dirty.ratio", COMPACTION),
-    ("min.compaction.lag.ms", COMPACTION),
+    ("min.cleanable.dirty.ratio", Support::Honoured),
+    ("min.compaction.lag.ms", Support::Honoured),
     ("min.insync.replicas", Support::Honoured),
     ("preallocate", Support::Accepted("segments are written in large pieces, past the page cache")),
     ("remote.copy.lag.bytes", TIERING),
@@ -261,6 +260,22 @@ impl TopicSettings {
         }
     }
 
+    /// Whether of each key only the newest record is kept.
+    #[must_use]
+    pub fn is_compacted(&self) -> bool {
+        self.has_policy("compact")
+    }
+
+    /// Whether old segments are deleted.
+    #[must_use]
+    pub fn is_deleted(&self) -> bool {
+        self.has_policy("delete")
+    }
+
+    fn has_policy(&self, wanted: &str) -> bool {
+        self.cleanup_policy.split(',').any(|policy| policy.trim() == wanted)
+    }
+
     /// Whether the broker's clock stamps records.
     #[must_use]
     pub fn is_log_append_time(&self) -> bool {
@@ -333,12 +348,14 @@ mod tests {
                 "0",
                 Some("min.insync.replicas = \"0\": expected a whole number from 1 to 2147483647"),
             ),
+            ("cleanup.policy", "compact", None),
+            ("cleanup.policy", "compact,delete", None),
             (
-                "cleanup.policy",
-                "compact",
+                "unclean.leader.election.enable",
+                "true",
                 Some(
-                    "cleanup.policy = \"compact\" is not honoured: logs are not compacted yet; \
-                     only \"delete\", the default, is",
+                    "unclean.leader.election.enable = \"true\" is not honoured: only replicas in \
+                     sync are elected yet; only \"false\", the default, is",
                 ),
             ),
             (
@@ -357,6 +374,20 @@ mod tests {
         ] {
             let checked = TopicSettings::check(key, value).map_err(|error| error.to_string());
             assert_eq!(checked, refused.map_or(Ok(()), |text| Err(text.to_owned())), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_policy_may_be_one_or_both() {
+        for (policy, expected) in [
+            ("delete", (false, true)),
+            ("compact", (true, false)),
+            ("compact,delete", (true, true)),
+            ("delete, compact", (true, true)),
+        ] {
+            let mut settings = TopicSettings::default();
+            settings.set("cleanup.policy", policy).unwrap();
+            assert_eq!((settings.is_compacted(), settings.is_deleted()), expected, "{policy}");
         }
     }
 

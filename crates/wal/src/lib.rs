@@ -46,7 +46,8 @@ pub use compaction::{BatchRewriter, CleanerConfig, Compaction, OpenedBatch, Open
 pub use config::{Durability, LogSettings, WalConfig};
 pub use error::{Fatal, ReadError, StorageError, WalError, die};
 pub use log::{
-    ColdRead, ColdReply, FoundBatch, Log, LogObserver, ReadOutcome, RecoveredPartition, Snapshot,
+    ColdRead, ColdReply, FoundBatch, HeadersFound, Log, LogObserver, ReadOutcome,
+    RecoveredPartition, Snapshot,
 };
 pub use metrics::WalMetrics;
 pub use reservations::{Reservation, ReserveTicket};

@@ -35,9 +35,9 @@ pub trait LogObserver: Send + Sync {
     fn stable_offset(&self) -> Offset {
         self.high_watermark()
     }
-    /// The last offset of the newest batch of each producer that is remembered. Compaction keeps
-    /// these batches, be it without their records: a restart finds the producers there.
-    fn last_offsets_of_producers(&self) -> BTreeSet<Offset> {
+    /// The last offsets of the batches that are remembered of producers. Compaction keeps these
+    /// batches, be it without their records: a restart finds the producers there.
+    fn producers_last_offsets(&self) -> BTreeSet<Offset> {
         BTreeSet::new()
     }
     /// The log start offset is this on disk, and everything below it is going.
@@ -78,6 +78,17 @@ pub struct ColdRead {
 pub struct FoundBatch {
     /// The batch; the caller walks its records.
     pub entry: Entry,
+}
+
+/// Batches' headers, as [`Log::headers_from`] found them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadersFound {
+    /// In order of their offsets.
+    pub headers: Vec<BatchHeader>,
+    /// Where a batch begins below, compaction may have left a hole in front of it.
+    pub holes_below: Offset,
+    /// Batches that are damaged were passed over; all of them lie below.
+    pub damaged_below: Option<Offset>,
 }
 
 /// What recovery kept of one partition.
@@ -310,25 +321,27 @@ impl Log {
         self.search(ColdJob::FindMaxTimestamp { log, from, upper, done });
     }
 
-    /// Headers of all batches from the one that holds `from`, but for those that are damaged: they
-    /// leave a gap. Reads the disk: start-up only.
+    /// Headers of all batches from the one that holds `from`. Reads the disk: start-up only.
     ///
     /// # Errors
     /// As [`ReadError`] says, damage excepted.
-    pub fn headers_from(&self, from: Offset) -> Result<Vec<BatchHeader>, ReadError> {
-        let (tail_start, tail): (Offset, Vec<BatchHeader>) = {
+    pub fn headers_from(&self, from: Offset) -> Result<HeadersFound, ReadError> {
+        let (tail_start, tail, holes_below): (Offset, Vec<BatchHeader>, Offset) = {
             let state = self.inner.state();
             let from_tail = state.tail.iter().filter(|entry| entry.last >= from);
             let headers = from_tail.map(|entry| entry.entry.facts()).collect();
-            (state.tail.start().unwrap_or(state.log_end), headers)
+            (state.tail.start().unwrap_or(state.log_end), headers, state.holes_below)
         };
-        let mut headers = Vec::new();
+        let (mut headers, mut damaged_below) = (Vec::new(), None);
         if from < tail_start
             && let Some(reader) = self.inner.reader()
         {
             for header in reader.headers_from(from) {
                 let header = match header {
-                    Err(ReadError::Damaged { .. }) => continue,
+                    Err(ReadError::Damaged { range }) => {
+                        damaged_below = Some(range.end);
+                        continue;
+                    }
                     header => header?,
                 };
                 if header.base_offset >= tail_start {
@@ -338,7 +351,7 @@ impl Log {
             }
         }
         headers.extend(tail);
-        Ok(headers)
+        Ok(HeadersFound { headers, holes_below, damaged_below })
     }
 
     /// Bytes of all batches still readable. In the first moments after a start less: the segments

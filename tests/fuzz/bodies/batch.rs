@@ -41,6 +41,7 @@ pub fn run(data: &[u8]) {
         timestamp_after_max_ms: if flags & 2 == 0 { i64::MAX } else { 3_600_000 },
         now_ms: NOW_MS,
         produce_version: i16::from(input.byte() % 14),
+        needs_keys: flags & 64 != 0,
     };
     let mut batch = input.rest().to_vec();
     if batch.len() >= BATCH_HEADER_LEN {
@@ -49,7 +50,7 @@ pub fn run(data: &[u8]) {
     }
     let records = Bytes::from(batch);
     let (judged, peak) = peak_of(|| validate(records, &rules));
-    let may_open = rules.timestamp_before_max_ms != i64::MAX;
+    let may_open = rules.timestamp_before_max_ms != i64::MAX || rules.needs_keys;
     let bound = if may_open { OPENED_MEMORY_MAX } else { JUDGE_MEMORY_MAX };
     assert!(peak <= bound, "{peak} bytes to judge a batch: {judged:?}");
     if let Ok(entry) = judged {

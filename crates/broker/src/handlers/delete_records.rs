@@ -89,7 +89,7 @@ pub(crate) fn find(topics: &Topics, topic: &str, index: i32) -> Result<Arc<Parti
     }
     let partition = topic.partition(index).map_err(|error| error.error_code())?;
     // What is only compacted keeps each key's last record, whatever an administrator asks for.
-    match topic.settings.cleanup_policy.split(',').any(|policy| policy.trim() == "delete") {
+    match topic.settings.is_deleted() {
         true => Ok(Arc::clone(partition)),
         false => Err(ErrorCode::PolicyViolation),
     }

@@ -1,4 +1,5 @@
-//! Produce: validate, recompress if the topic asks, reserve, append, wait for safety, answer.
+//! Produce: validate, open and recompress if the topic asks, reserve, append, wait for safety,
+//! answer.
 //!
 //! No task, channel or timer a request: one counter that the partitions count down.
 
@@ -17,12 +18,12 @@ use tidelog_protocol::{
     Outgoing, RequestError, TopicRef,
     produce::{
         PartitionRecords, ProducePartitionResponse, ProduceRequest, ProduceResponse,
-        ProduceTopicResponse,
+        ProduceTopicResponse, RecordError,
     },
-    recompression::{StoredCodec, recompress},
+    recompression::{StoredCodec, check_opened, recompress},
     record_batch::{self, BatchError, BatchRules, TimestampType},
 };
-use tidelog_types::{Acks, Entry, ErrorCode};
+use tidelog_types::{Acks, Compression, Entry, ErrorCode};
 use tidelog_wal::{Reservation, ReserveTicket, StorageError};
 
 use crate::{
@@ -61,14 +62,14 @@ impl Plan {
 struct PlannedPartition {
     index: i32,
     batch: Result<(Arc<Partition>, Entry), Failure>,
-    /// What the batch must become before it is appended.
-    recompression: Option<Recompression>,
+    /// What the batch must be opened for before it is appended.
+    opening: Option<Opening>,
 }
 
-/// How a batch becomes one of its topic's codec.
+/// How a batch's records are checked, and how it becomes one of its topic's codec, if it is not.
 #[derive(Clone, Copy)]
-struct Recompression {
-    stored: StoredCodec,
+struct Opening {
+    stored: Option<StoredCodec>,
     rules: BatchRules,
     opened_bytes_max: usize,
 }
@@ -77,6 +78,7 @@ struct Recompression {
 struct Failure {
     code: ErrorCode,
     message: Option<Cow<'static, str>>,
+    record_errors: Vec<RecordError>,
 }
 
 pub(crate) fn handle(
@@ -94,8 +96,8 @@ pub(crate) fn handle(
         return Ok(refuse_all(broker, context, &request, code));
     }
     let broker = Arc::clone(broker);
-    if plan.partitions().any(|planned| planned.recompression.is_some()) {
-        return Ok(Handled::Wait(Box::pin(recompress_and_act(broker, context, plan, frame))));
+    if plan.partitions().any(|planned| planned.opening.is_some()) {
+        return Ok(Handled::Wait(Box::pin(open_and_act(broker, context, plan, frame))));
     }
     copy_out_of(&mut plan, &frame);
     if plan.bytes == 0 {
@@ -140,20 +142,25 @@ fn plan_partition(
     let rules = rules(topic, version, now_ms);
     match record_batch::validate(records.records.clone().unwrap_or_default(), &rules) {
         Ok(entry) => {
-            let recompression = recompression(topic, rules, &entry);
+            let opening = opening(topic, rules, &entry);
             let batch = Ok((Arc::clone(partition), entry));
-            PlannedPartition { index, batch, recompression }
+            PlannedPartition { index, batch, opening }
         }
         Err(error) => PlannedPartition::failed(index, Failure::of(&error)),
     }
 }
 
-/// What a batch must become; `None` where it is stored as its producer sent it.
-fn recompression(topic: &Topic, rules: BatchRules, entry: &Entry) -> Option<Recompression> {
-    let codec = topic.settings.codec().filter(|c| entry.facts().compression() != Some(*c))?;
-    let stored = StoredCodec { codec, level: topic.settings.compression_level() };
+/// What a batch must be opened for; `None` where it is stored as its producer sent it, unseen.
+fn opening(topic: &Topic, rules: BatchRules, entry: &Entry) -> Option<Opening> {
+    let sent = entry.facts().compression();
+    let codec = topic.settings.codec().filter(|codec| sent != Some(*codec));
+    if codec.is_none() && !(rules.needs_keys && sent != Some(Compression::None)) {
+        return None;
+    }
+    let level = topic.settings.compression_level();
+    let stored = codec.map(|codec| StoredCodec { codec, level });
     let opened_bytes_max = opened_bytes_max(topic.settings.max_message_bytes);
-    Some(Recompression { stored, rules, opened_bytes_max })
+    Some(Opening { stored, rules, opened_bytes_max })
 }
 
 /// The partition that a producer names, if it may write there.
@@ -183,6 +190,7 @@ fn rules(topic: &Topic, produce_version: i16, now_ms: i64) -> BatchRules {
         timestamp_after_max_ms: settings.message_timestamp_after_max_ms,
         now_ms,
         produce_version,
+        needs_keys: settings.is_compacted(),
     }
 }
 
@@ -213,24 +221,27 @@ fn refusal(request: &ProduceRequest, plan: &Plan) -> Option<ErrorCode> {
     }
 }
 
-/// Has the batches recompressed, then goes on as with any others. What they became stays in turn
-/// until it is counted in the log's queue.
-async fn recompress_and_act(
+/// Has the batches opened, then goes on as with any others. What they became stays in turn until it
+/// is counted in the log's queue.
+async fn open_and_act(
     broker: Arc<Broker>,
     context: RequestContext,
     mut plan: Plan,
     frame: Bytes,
 ) -> Handled {
     let opened_bytes_max = opened_by_request_max(frame.len());
-    let recompressed = broker.recompressor.run(move || {
-        recompress_all(&mut plan, opened_bytes_max);
+    let opened = broker.recompressor.run(move || {
+        open_all(&mut plan, opened_bytes_max);
         copy_out_of(&mut plan, &frame);
         plan
     });
-    let Some((plan, _turn)) = recompressed.await else {
+    let Some((plan, _turn)) = opened.await else {
         return Handled::Close(CloseReason::ProduceFailed); // a thread is gone
     };
-    let count = plan.partitions().filter(|p| p.recompression.is_some() && p.batch.is_ok()).count();
+    let is_recompressed = |p: &&PlannedPartition| {
+        p.batch.is_ok() && p.opening.is_some_and(|opening| opening.stored.is_some())
+    };
+    let count = plan.partitions().filter(is_recompressed).count();
     broker.metrics.produce.recompressed.inc_by(count as u64);
     if plan.bytes == 0 {
         return act(broker, context, plan, None);
@@ -245,17 +256,13 @@ fn opened_by_request_max(frame_bytes: usize) -> usize {
 }
 
 /// One batch after the other, so that no more than one is open.
-fn recompress_all(plan: &mut Plan, opened_bytes_max: usize) {
+fn open_all(plan: &mut Plan, opened_bytes_max: usize) {
     let mut left = opened_bytes_max;
     let partitions = plan.topics.iter_mut().flat_map(|(_, partitions)| partitions);
     for planned in partitions {
-        if let (Some(how), Ok((_, entry))) = (planned.recompression, &mut planned.batch) {
-            let opened_bytes_max = how.opened_bytes_max.min(left);
-            match recompress(entry, how.stored, &how.rules, opened_bytes_max) {
-                Ok((recompressed, opened)) => {
-                    left -= opened;
-                    *entry = recompressed;
-                }
+        if let (Some(how), Ok((_, entry))) = (planned.opening, &mut planned.batch) {
+            match how.open(entry, left) {
+                Ok(opened) => left -= opened,
                 Err(error) => planned.batch = Err(Failure::of(&error)),
             }
         }
@@ -320,10 +327,8 @@ fn append(
 ) -> Result<Placed, Failure> {
     let (bytes, records) = (entry.len() as u64, entry.facts().records_count);
     let placed = partition.append(entry, acks, Some(waiter), reservation);
-    let placed = placed.map_err(|error| Failure {
-        code: error.error_code(),
-        message: Some(error.to_string().into()),
-    })?;
+    let placed =
+        placed.map_err(|error| Failure::new(error.error_code()).because(error.to_string()))?;
     if placed.duplicate {
         broker.metrics.produce.duplicates.inc();
     } else {
@@ -350,7 +355,8 @@ fn failed(
 ) -> ProducePartitionResponse {
     ProduceWaiter { wait: Arc::clone(wait), slot }.complete(failure.code);
     let answer = ProducePartitionResponse::failed(index, failure.code);
-    ProducePartitionResponse { error_message: failure.message, ..answer }
+    let Failure { message, record_errors, .. } = failure;
+    ProducePartitionResponse { error_message: message, record_errors, ..answer }
 }
 
 fn answer(mut reply: ProduceReply, acks: Acks) -> Handled {
@@ -421,7 +427,7 @@ impl PendingReply for ProduceReply {
 
 impl PlannedPartition {
     fn failed(index: i32, failure: Failure) -> PlannedPartition {
-        PlannedPartition { index, batch: Err(failure), recompression: None }
+        PlannedPartition { index, batch: Err(failure), opening: None }
     }
 
     fn memory_bytes(&self) -> u64 {
@@ -431,11 +437,35 @@ impl PlannedPartition {
 
 impl Failure {
     fn new(code: ErrorCode) -> Failure {
-        Failure { code, message: None }
+        Failure { code, message: None, record_errors: Vec::new() }
+    }
+
+    fn because(self, message: String) -> Failure {
+        Failure { message: Some(message.into()), ..self }
     }
 
     fn of(error: &BatchError) -> Failure {
-        Failure { code: error.code(), message: Some(error.to_string().into()) }
+        let places = match error {
+            BatchError::NoKeys { places, .. } => &places[..],
+            _ => &[],
+        };
+        let message = Some(Cow::Borrowed("a record of a compacted topic needs a key"));
+        let named = |place: &i32| RecordError { batch_index: *place, message: message.clone() };
+        let record_errors = places.iter().map(named).collect();
+        Failure { record_errors, ..Failure::new(error.code()).because(error.to_string()) }
+    }
+}
+
+impl Opening {
+    /// Checks a batch's records and has it become what is stored; returns the bytes that they took.
+    fn open(&self, entry: &mut Entry, opened_bytes_max: usize) -> Result<usize, BatchError> {
+        let opened_bytes_max = self.opened_bytes_max.min(opened_bytes_max);
+        let Some(stored) = self.stored else {
+            return check_opened(entry, &self.rules, opened_bytes_max);
+        };
+        let (recompressed, opened) = recompress(entry, stored, &self.rules, opened_bytes_max)?;
+        *entry = recompressed;
+        Ok(opened)
     }
 }
 
@@ -466,8 +496,7 @@ fn refuse_storage(
 ) -> Handled {
     for planned in plan.topics.iter_mut().flat_map(|(_, partitions)| partitions) {
         if planned.batch.is_ok() {
-            let message = Some(error.to_string().into());
-            planned.batch = Err(Failure { code: errors::storage(error), message });
+            planned.batch = Err(Failure::new(errors::storage(error)).because(error.to_string()));
         }
     }
     act(broker, context, plan, None)

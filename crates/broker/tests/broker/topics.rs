@@ -125,7 +125,7 @@ fn a_topic_that_cannot_be_is_refused_in_kafkas_words() {
         topic("none", 0, 1),
         topic("three", 1, 3),
         topic("unknown", 1, 1).with_configs(config("no.such.key", "1")),
-        topic("later", 1, 1).with_configs(config("cleanup.policy", "compact")),
+        topic("later", 1, 1).with_configs(config("remote.storage.enable", "true")),
         topic("good", -1, -1),
     ];
     let request = CreateTopicsRequest::default().with_topics(topics).with_timeout_ms(10_000);

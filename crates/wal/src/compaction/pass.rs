@@ -1,7 +1,7 @@
 //! One pass over one log: learn its keys, then write it anew, a piece at a step.
 //!
-//! Segments are written in the order of their offsets, from the log's start: when a tombstone's time
-//! begins, nothing that it deletes is left in front of it, whenever the pass ends early.
+//! Segments are written in the order of their offsets, from the log's start: when a tombstone's
+//! time begins, nothing that it deletes is left in front of it, whenever the pass ends early.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -136,7 +136,7 @@ impl Pass {
         let cuts = log.state().cuts;
         let pass = Pass {
             cuts,
-            producers: observer.last_offsets_of_producers(),
+            producers: observer.producers_last_offsets(),
             log,
             reader,
             limits,
@@ -157,7 +157,8 @@ impl Pass {
 
     /// Does a piece of work.
     pub(super) fn step(&mut self, tools: &Tools<'_>) -> Result<Progress, PassError> {
-        if self.log.is_removed() || self.log.state().cuts != self.cuts {
+        let is_placing = matches!(self.stage, Stage::Placing); // whose outcome tells of it too
+        if !is_placing && (self.log.is_removed() || self.log.state().cuts != self.cuts) {
             return Err(PassError::Changed);
         }
         match std::mem::replace(&mut self.stage, Stage::Learning) {

@@ -225,8 +225,8 @@ impl Range {
 
 impl Segments {
     /// Puts a compacted segment in the place of those that it was made of, durably; their files go
-    /// after `delay`. False, and nothing has changed, where they are not all there any more. Readers
-    /// go on with what they have. The checkpoint must have told before that there are holes.
+    /// after `delay`. False, and nothing has changed, where they are not all there any more.
+    /// Readers go on with what they have. The checkpoint must have told before of the holes.
     ///
     /// # Errors
     /// As [`SegmentError`] says. Where the swap had begun, any later call goes on with it.

@@ -108,7 +108,7 @@ impl LogObserver for Partition {
         None
     }
 
-    fn last_offsets_of_producers(&self) -> BTreeSet<Offset> {
+    fn producers_last_offsets(&self) -> BTreeSet<Offset> {
         lock(&self.producers).values().copied().collect()
     }
 }

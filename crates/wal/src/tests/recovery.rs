@@ -109,7 +109,7 @@ fn headers_behind_a_damaged_batch_are_read() {
     mem.flip(segment, 461 + 200, 0).unwrap();
     let node = Node::open(&fs, small_config()).unwrap();
     let (log, _) = node.log(0);
-    let found = log.headers_from(Offset(0)).expect("damage leaves a gap");
+    let found = log.headers_from(Offset(0)).expect("damage leaves a gap").headers;
     let offsets: Vec<i64> = found.iter().map(|header| header.base_offset.0).collect();
     assert_eq!(offsets, [0, 2, 3, 4, 5]);
 }

@@ -191,10 +191,10 @@ fn settings_are_checked_stored_and_gone_with_their_topic() {
         ),
         ("segment.bytes", None, "Null value not supported for topic configs: segment.bytes"),
         (
-            "cleanup.policy",
-            Some("compact"),
-            "cleanup.policy = \"compact\" is not honoured: logs are not compacted yet; only \
-             \"delete\", the default, is",
+            "unclean.leader.election.enable",
+            Some("true"),
+            "unclean.leader.election.enable = \"true\" is not honoured: only replicas in sync are \
+             elected yet; only \"false\", the default, is",
         ),
     ] {
         assert_refused(&mut test, &with_configs(&[(key, value)]), ErrorCode::InvalidConfig, text);
