@@ -1,6 +1,9 @@
 //! What the broker counts. Every child is resolved once, never per request.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -10,6 +13,8 @@ use tidelog_net::service::Phase;
 use tidelog_protocol::{ApiKey, api_versions::TABLE};
 use tidelog_types::ErrorCode;
 use tidelog_wal::metrics_table;
+
+use crate::coordinator::metrics::CoordinatorMetrics;
 
 /// Upper bounds of request durations, in seconds.
 const SECONDS: &[f64] = &[
@@ -29,6 +34,8 @@ pub struct BrokerMetrics {
     pub logs: LogMetrics,
     /// Whether this broker is the metadata leader.
     pub is_controller: IntGauge,
+    /// The group coordinator's.
+    pub coordinator: Arc<CoordinatorMetrics>,
 }
 
 metrics_table! {
@@ -106,6 +113,7 @@ impl BrokerMetrics {
             fetch: FetchMetrics::register(registry)?,
             logs: LogMetrics::register(registry)?,
             is_controller: gauge(registry, "tidelog_controller_active", help)?,
+            coordinator: Arc::new(CoordinatorMetrics::register(registry)?),
         })
     }
 

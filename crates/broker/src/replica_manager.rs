@@ -153,6 +153,12 @@ impl Topic {
         }
     }
 
+    /// How many partitions it has, here and elsewhere.
+    #[must_use]
+    pub fn partition_count(&self) -> i32 {
+        i32::try_from(self.partitions.len()).expect("partitions are numbered by i32")
+    }
+
     /// The partitions that this broker leads, by number.
     pub fn hosted_here(&self) -> impl Iterator<Item = &Partition> {
         self.partitions.iter().filter_map(|hosted| match hosted {
