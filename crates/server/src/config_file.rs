@@ -228,7 +228,8 @@ mod tests {
             ),
             (
                 "\"log.cleaner.threads\" = 3",
-                "node.toml: \"log.cleaner.threads\" is not honoured: logs are not compacted yet",
+                "node.toml: \"log.cleaner.threads\" is not honoured: one thread compacts logs, and \
+                 its buffers are as large as they must be",
             ),
             (
                 "\"log.dirs\" = \"/a,/b\"",

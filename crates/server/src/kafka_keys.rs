@@ -4,7 +4,8 @@ use tidelog_broker::topic_config::broker_synonyms;
 use tidelog_types::topic_settings::{Support, TopicSettings};
 
 const NO_CLEANERS: &str = "one thread compacts logs, and its buffers are as large as they must be";
-const NO_GROUPS: &str = "there are no consumer groups yet";
+const CLASSIC_GROUPS: &str = "groups follow the classic protocol only";
+const LIKE_RECORDS: &str = "offsets are stored as safely, and read back as fast, as any record";
 const NO_TRANSACTIONS: &str = "there are no transactions yet";
 const NO_SECURITY: &str = "TLS, SASL and ACLs are not supported yet";
 const NO_QUORUM: &str = "a node needs nothing to be told about its metadata";
@@ -15,8 +16,13 @@ const KAFKA: &[(&str, &str)] = &[
     ("log.cleaner.enable", "logs are always compacted where their topics ask for it"),
     ("log.cleaner.threads", NO_CLEANERS),
     ("log.cleaner.io.buffer", NO_CLEANERS),
-    ("offsets.", NO_GROUPS),
-    ("group.", NO_GROUPS),
+    ("offsets.commit.", LIKE_RECORDS),
+    ("offsets.load.", LIKE_RECORDS),
+    ("offsets.topic.compression.codec", "offsets are stored uncompressed"),
+    ("group.coordinator.", CLASSIC_GROUPS),
+    ("group.consumer.", CLASSIC_GROUPS),
+    ("group.share.", CLASSIC_GROUPS),
+    ("group.streams.", CLASSIC_GROUPS),
     ("transaction.", NO_TRANSACTIONS),
     ("transactional.", NO_TRANSACTIONS),
     ("ssl.", NO_SECURITY),

@@ -62,7 +62,7 @@ public final class Tools {
             int status = run(words[0], Arrays.copyOfRange(words, 1, words.length));
             System.out.flush();
             System.err.flush();
-            out.printf("== %s %d%n", words[0], status);
+            out.printf("%n== %s %d%n", words[0], status);
         }
         // Some tools leave threads that are not daemons.
         Runtime.getRuntime().halt(0);
