@@ -15,6 +15,7 @@ use crate::{
     checksum::crc32c,
     env::{Caching, FileSystem, Open, read_exact_at, write_all_at},
     error::{Fatal, WalError, sync_dir},
+    frame::SEQUENCE_END,
     rules::{Rule, holds},
 };
 
@@ -157,7 +158,8 @@ impl Checkpoint {
             partitions.push(decode_entry(&mut input, version)?);
         }
         let is_whole = input.0.is_empty();
-        is_whole.then_some(Checkpoint { durable_sequence, oldest_needed, has_lost, partitions })
+        let found = Checkpoint { durable_sequence, oldest_needed, has_lost, partitions };
+        (is_whole && found.vouches_through() < SEQUENCE_END).then_some(found)
     }
 }
 
@@ -308,5 +310,15 @@ mod tests {
         bytes.truncate(bytes.len() - 4);
         bytes.extend_from_slice(&crc32c(&[&bytes]).to_le_bytes());
         assert_eq!(Checkpoint::decode(&bytes), Some(checkpoint));
+    }
+
+    #[test]
+    fn a_checkpoint_of_sequences_that_no_log_gets_to_is_refused() {
+        let spilled = PartitionEntry { spilled_through: SEQUENCE_END, ..PartitionEntry::default() };
+        let id = TopicIdPartition::default();
+        for (durable_sequence, partitions) in [(SEQUENCE_END, vec![]), (9, vec![(id, spilled)])] {
+            let lies = Checkpoint { durable_sequence, partitions, ..Checkpoint::default() };
+            assert_eq!(Checkpoint::decode(&lies.encode()), None, "{lies:?}");
+        }
     }
 }

@@ -4,8 +4,11 @@
 
 use tidelog_types::{LeaderEpoch, Offset, TopicIdPartition, Uuid};
 
-use crate::checksum::crc32c;
+use crate::{chain::COUNT_END, checksum::crc32c};
 
+/// No log gets there. What claims a sequence from here on is refused: a recovery that believed it
+/// would go on in a file that the next one calls impossible.
+pub(crate) const SEQUENCE_END: u64 = COUNT_END / 2;
 /// Frames start on a multiple of this, in bytes, so that finding the next one is bounded.
 pub(crate) const FRAME_ALIGN: usize = 64;
 /// Bytes of a frame header; the payload follows.
@@ -127,6 +130,10 @@ impl FrameHeader {
             previous_sequence: u64_at(bytes, at::PREVIOUS_SEQUENCE),
             payload_bytes: u32_at(bytes, at::PAYLOAD_BYTES),
         };
+        // As they were written: each frame vouches for those before it.
+        if header.sequence >= SEQUENCE_END || header.durable_through >= header.sequence {
+            return None;
+        }
         Some((header, PayloadCrc { header_crc, payload_crc: u32_at(bytes, at::PAYLOAD_CRC) }))
     }
 
@@ -229,6 +236,26 @@ mod tests {
     fn a_frame_of_another_epoch_is_not_a_frame() {
         let bytes = header().encode(&[b"abc", b"defg"]);
         assert_eq!(FrameHeader::decode(&bytes, header().epoch + 1), None);
+    }
+
+    #[test]
+    fn a_sequence_that_cannot_be_is_no_frame_though_its_checksum_is_right() {
+        let whole = header().encode(&[b"abc", b"defg"]);
+        let (sequence, last) = (header().sequence, SEQUENCE_END - 1);
+        let cases = [
+            (at::SEQUENCE, last, true),
+            (at::SEQUENCE, SEQUENCE_END, false),
+            (at::DURABLE_THROUGH, sequence - 1, true),
+            (at::DURABLE_THROUGH, sequence, false),
+        ];
+        for (place, number, is_frame) in cases {
+            let mut bytes = whole;
+            bytes[place..place + 8].copy_from_slice(&number.to_le_bytes());
+            let crc = crc32c(&[&bytes[..at::HEADER_CRC]]);
+            bytes[at::HEADER_CRC..at::HEADER_CRC + 4].copy_from_slice(&crc.to_le_bytes());
+            let found = FrameHeader::decode(&bytes, header().epoch);
+            assert_eq!(found.is_some(), is_frame, "{number} at {place}");
+        }
     }
 
     #[test]

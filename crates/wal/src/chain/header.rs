@@ -14,7 +14,7 @@ const COPIES: [usize; 2] = [0, BLOCK_BYTES as usize / 2];
 const MAGIC: [u8; 8] = *b"TIDECHN1";
 const VERSION: u16 = 1;
 /// No log gets to where a number or a sequence is as high as this.
-const COUNT_END: u64 = 1 << 62;
+pub(crate) const COUNT_END: u64 = 1 << 62;
 
 /// What a file says about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -30,6 +30,7 @@ mod writer;
 
 use std::{io::IoSlice, path::PathBuf, sync::Arc};
 
+pub(crate) use header::COUNT_END;
 pub use header::{FileHeader, HEADER_BYTES, HeaderError};
 pub use pool::FilePool;
 pub use recover::{RecoveredChain, recover};
