@@ -6,6 +6,7 @@ mod compaction;
 mod conversation;
 mod damage;
 mod full_disk;
+mod groups;
 mod hostile;
 mod idempotence;
 mod kill;
