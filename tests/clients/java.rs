@@ -25,6 +25,106 @@ fn kafkas_newest_java_client_finds_what_it_knows() {
 }
 
 #[test]
+fn kafkas_java_client_of_before_4_0_shares_its_work() {
+    judge(java("java-3", "clients.Groups"), &grouping_node());
+}
+
+#[test]
+fn kafkas_java_client_shares_its_work() {
+    judge(java("java", "clients.Groups"), &grouping_node());
+}
+
+#[test]
+fn kafkas_newest_java_client_shares_its_work() {
+    judge(java("java-newest", "clients.Groups"), &grouping_node());
+}
+
+#[test]
+fn kafkas_own_tools_list_describe_reset_and_delete_groups() {
+    let node = grouping_node();
+    let at = format!("--bootstrap-server\t{}", node.bootstrap());
+    let groups = |rest: &str| format!("kafka-consumer-groups\t{at}\t{rest}");
+    let offsets = "--from-beginning\t--topic\t\
+                   __consumer_offsets\t--timeout-ms\t6000\t--formatter\t";
+    // A command, its status, and what it says.
+    let steps: [(String, i32, &[&str]); 15] = [
+        (format!("kafka-topics\t{at}\t--create\t--topic\tt\t--partitions\t2"), 0, &[]),
+        (format!("kafka-console-producer\t{at}\t--topic\tt\t<one\\ntwo\\nthree\\n"), 0, &[]),
+        (
+            format!(
+                "kafka-console-consumer\t{at}\t--topic\tt\t--group\tconsole\t--from-beginning\
+                 \t--max-messages\t3\t--timeout-ms\t20000"
+            ),
+            0,
+            &["one", "two", "three"],
+        ),
+        (groups("--list"), 0, &["console"]),
+        (groups("--describe\t--group\tconsole"), 0, &["console", "CURRENT-OFFSET"]),
+        (groups("--describe\t--group\tconsole\t--state"), 0, &["Empty"]),
+        (
+            groups("--reset-offsets\t--group\tconsole\t--topic\tt\t--to-offset\t0\t--execute"),
+            0,
+            &["console"],
+        ),
+        (
+            format!(
+                "kafka-console-consumer\t{at}\t--topic\tt\t--group\tconsole\t--max-messages\t3\
+                 \t--timeout-ms\t20000"
+            ),
+            0,
+            &["one", "two", "three"],
+        ),
+        (groups("--delete-offsets\t--group\tconsole\t--topic\tt:0"), 0, &["Successful"]),
+        (
+            format!(
+                "kafka-console-consumer\t{at}\t{offsets}\
+                 org.apache.kafka.tools.consumer.OffsetsMessageFormatter"
+            ),
+            0,
+            &["\"group\":\"console\"", "\"topic\":\"t\""],
+        ),
+        (
+            format!(
+                "kafka-console-consumer\t{at}\t{offsets}\
+                 org.apache.kafka.tools.consumer.GroupMetadataMessageFormatter"
+            ),
+            0,
+            &["\"group\":\"console\"", "\"protocolType\":\"consumer\""],
+        ),
+        (groups("--delete\t--group\tconsole"), 0, &["successful"]),
+        (
+            format!(
+                "kafka-consumer-perf-test\t{at}\t--topic\tt\t--messages\t3\t--group\tperf\
+                 \t--timeout\t20000"
+            ),
+            0,
+            &["data.consumed.in.MB"],
+        ),
+        (
+            format!(
+                "kafka-verifiable-consumer\t{at}\t--topic\tt\t--group-id\tverified\
+                 \t--max-messages\t3\t--reset-policy\tearliest"
+            ),
+            0,
+            &["\"name\":\"records_consumed\"", "\"name\":\"offsets_committed\""],
+        ),
+        (groups("--list\t--state"), 0, &["verified", "perf"]),
+    ];
+    let commands: Vec<_> =
+        steps.iter().map(|(command, status, _)| (command.clone(), *status)).collect();
+    for ((command, _, expected), said) in steps.iter().zip(run_tools(&commands)) {
+        for text in *expected {
+            assert!(said.contains(text), "{command}: expected {text}, saw {said}");
+        }
+    }
+}
+
+/// A broker whose groups do not wait for more members than there are.
+fn grouping_node() -> Node {
+    Node::start(Options::default().set("group.initial.rebalance.delay.ms", "100"))
+}
+
+#[test]
 fn kafkas_own_tools_create_produce_measure_consume_and_delete() {
     let node = Node::start(Options::default());
     let at = format!("--bootstrap-server\t{}", node.bootstrap());

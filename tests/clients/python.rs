@@ -41,6 +41,12 @@ fn settings_records_and_partitions_of_a_topic_are_changed() {
 }
 
 #[test]
+fn members_share_leave_die_and_come_back() {
+    let node = Node::start(Options::default().set("group.initial.rebalance.delay.ms", "100"));
+    confluent(&node, "groups.py", &[]);
+}
+
+#[test]
 fn kafka_python_finds_what_it_knows() {
     judge(python("tests/clients/python/kafka_python_program.py"), &spilling_node());
 }

@@ -9,12 +9,15 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
         AlterConfigsRequest, ApiKey, ApiVersionsRequest, BrokerId, CreatePartitionsRequest,
-        CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-        DescribeConfigsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
-        DescribeQuorumRequest, DescribeTopicPartitionsRequest, FetchRequest,
-        FindCoordinatorRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
-        ListConfigResourcesRequest, ListOffsetsRequest, MetadataRequest,
-        OffsetForLeaderEpochRequest, ProduceRequest, UpdateFeaturesRequest, alter_configs_request,
+        CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+        DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
+        DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest,
+        DescribeTopicPartitionsRequest, FetchRequest, FindCoordinatorRequest, GroupId,
+        HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest,
+        LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
+        MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+        OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, UpdateFeaturesRequest,
+        alter_configs_request,
         create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic},
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
         delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
@@ -23,9 +26,14 @@ use kafka_protocol::{
         describe_log_dirs_request::DescribableLogDirTopic,
         describe_producers_request, describe_quorum_request, describe_topic_partitions_request,
         incremental_alter_configs_request,
+        join_group_request::JoinGroupRequestProtocol,
+        leave_group_request::MemberIdentity,
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
         metadata_request::MetadataRequestTopic,
+        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+        offset_fetch_request::OffsetFetchRequestGroup,
         offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
+        sync_group_request::SyncGroupRequestAssignment,
         update_features_request::FeatureUpdateKey,
     },
     protocol::{Encodable, Message, Request, StrBytes},
@@ -300,6 +308,16 @@ fn honest_frame(key: i16, version: i16, topic_id: Uuid) -> Vec<u8> {
         ApiKey::DescribeCluster => frame(&DescribeClusterRequest::default(), version),
         ApiKey::InitProducerId => frame(&init_producer_id(), version),
         ApiKey::FindCoordinator => frame(&find_coordinator(version), version),
+        ApiKey::OffsetCommit
+        | ApiKey::OffsetFetch
+        | ApiKey::JoinGroup
+        | ApiKey::Heartbeat
+        | ApiKey::LeaveGroup
+        | ApiKey::SyncGroup
+        | ApiKey::DescribeGroups
+        | ApiKey::ListGroups
+        | ApiKey::DeleteGroups
+        | ApiKey::OffsetDelete => honest_group_frame(api, version),
         ApiKey::OffsetForLeaderEpoch => frame(&offset_for_leader_epoch(), version),
         ApiKey::DeleteRecords => frame(&delete_records(), version),
         ApiKey::AlterConfigs => frame(&alter_configs(), version),
@@ -312,6 +330,61 @@ fn honest_frame(key: i16, version: i16, topic_id: Uuid) -> Vec<u8> {
         ApiKey::ListConfigResources => frame(&list_config_resources(version), version),
         ApiKey::DescribeTopicPartitions => frame(&describe_topic_partitions(), version),
         other => panic!("{other:?} is offered: give it an honest request here"),
+    }
+}
+
+/// The same for the APIs of groups. Versions that name topics by id are asked about none: the codec
+/// writes these as it writes the version before.
+fn honest_group_frame(api: ApiKey, version: i16) -> Vec<u8> {
+    let group = || GroupId(text("group"));
+    match api {
+        ApiKey::OffsetCommit => {
+            let partition = OffsetCommitRequestPartition::default();
+            let topic = OffsetCommitRequestTopic::default()
+                .with_name(topic_name("victim"))
+                .with_partitions(vec![partition]);
+            let topics = if version < 10 { vec![topic] } else { Vec::new() };
+            let request = OffsetCommitRequest::default().with_group_id(group());
+            frame(&request.with_topics(topics), version)
+        }
+        ApiKey::OffsetFetch if version < 8 => {
+            frame(&OffsetFetchRequest::default().with_group_id(group()), version)
+        }
+        ApiKey::OffsetFetch => {
+            let wanted = OffsetFetchRequestGroup::default().with_group_id(group());
+            let wanted = wanted.with_topics(None);
+            frame(&OffsetFetchRequest::default().with_groups(vec![wanted]), version)
+        }
+        ApiKey::JoinGroup => {
+            let protocol = JoinGroupRequestProtocol::default().with_name(text("range"));
+            let request = JoinGroupRequest::default().with_group_id(group());
+            let request = request.with_protocol_type(text("consumer"));
+            frame(&request.with_protocols(vec![protocol]), version)
+        }
+        ApiKey::Heartbeat => frame(&HeartbeatRequest::default().with_group_id(group()), version),
+        ApiKey::LeaveGroup if version < 3 => {
+            frame(&LeaveGroupRequest::default().with_group_id(group()), version)
+        }
+        ApiKey::LeaveGroup => {
+            let request = LeaveGroupRequest::default().with_group_id(group());
+            frame(&request.with_members(vec![MemberIdentity::default()]), version)
+        }
+        ApiKey::SyncGroup => {
+            let assignment = SyncGroupRequestAssignment::default();
+            let request = SyncGroupRequest::default().with_group_id(group());
+            frame(&request.with_assignments(vec![assignment]), version)
+        }
+        ApiKey::DescribeGroups => {
+            frame(&DescribeGroupsRequest::default().with_groups(vec![group()]), version)
+        }
+        ApiKey::ListGroups => frame(&ListGroupsRequest::default(), version),
+        ApiKey::DeleteGroups => {
+            frame(&DeleteGroupsRequest::default().with_groups_names(vec![group()]), version)
+        }
+        ApiKey::OffsetDelete => {
+            frame(&OffsetDeleteRequest::default().with_group_id(group()), version)
+        }
+        other => unreachable!("{other:?} is none of a group's"),
     }
 }
 

@@ -9,8 +9,9 @@ use std::{
 
 use kafka_protocol::{
     messages::{
-        IncrementalAlterConfigsRequest,
+        FindCoordinatorRequest, GroupId, IncrementalAlterConfigsRequest, OffsetCommitRequest,
         incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
+        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
     },
     protocol::StrBytes,
 };
@@ -19,6 +20,7 @@ use tidelog_tests::{
     http,
     node::{Node, Options, PATIENCE},
     programs::{on_path, root, run, wait_until},
+    wire::topic_name,
 };
 
 #[test]
@@ -70,6 +72,9 @@ fn the_documentation_lists_every_metric() {
     assert_eq!(node.wire().produce("measured", batch).expect("an answer"), (0, 0));
     let metrics = || http::get(node.admin_port(), "/metrics").expect("an answer").1;
     wait_until("logs are measured", PATIENCE, || metrics().contains("tidelog_log_largest_bytes{"));
+    // A group that lags, so that there is a lag to show.
+    commit_offset(&node, "measured");
+    wait_until("lags are measured", PATIENCE, || metrics().contains("tidelog_group_lag_seconds{"));
     // An error, so that the counter of errors has something to show.
     let refused = node.wire().create_topic("no such name!", &[]).expect("an answer");
     assert_ne!(refused, 0);
@@ -107,6 +112,25 @@ fn what_is_logged_changes_while_the_broker_runs_and_stays_changed() {
     node.wait_for_log(debug);
     assert_ne!(set_broker_config(&node, "logging.level", "loud"), 0, "no level");
     assert_eq!(set_broker_config(&node, "logging.level", "info"), 0);
+}
+
+/// Has a group say that it has consumed nothing of a topic.
+fn commit_offset(node: &Node, topic: &str) {
+    let mut wire = node.wire();
+    let group = StrBytes::from_static_str("group");
+    let find = FindCoordinatorRequest::default().with_coordinator_keys(vec![group.clone()]);
+    let found = wire.call(&find, 4).expect("an answer");
+    assert_eq!(found.coordinators[0].error_code, 0);
+    let partition = OffsetCommitRequestPartition::default();
+    let topic = OffsetCommitRequestTopic::default()
+        .with_name(topic_name(topic))
+        .with_partitions(vec![partition]);
+    let request = OffsetCommitRequest::default().with_group_id(GroupId(group));
+    let request = request.with_topics(vec![topic]);
+    wait_until("the group's coordinator is loaded", PATIENCE, || {
+        let committed = wire.call(&request, 8).expect("an answer");
+        committed.topics[0].partitions[0].error_code == 0
+    });
 }
 
 /// Sets a setting of every broker; returns the error code.

@@ -10,22 +10,10 @@ use tracing::info;
 /// What was told of already.
 #[derive(Debug, Default)]
 pub(crate) struct Absent {
-    groups: AtomicBool,
     transactions: AtomicBool,
 }
 
 impl Absent {
-    /// A client asks for the coordinator of a group, and will ask again.
-    pub fn groups_asked_for(&self, peer: SocketAddr) {
-        if is_first(&self.groups) {
-            info!(
-                %peer,
-                "a client asks for a group coordinator: consumer groups are not served yet, so \
-                 that it waits; assign partitions with explicit offsets instead"
-            );
-        }
-    }
-
     /// A client asks for a transaction, and is refused.
     pub fn transactions_asked_for(&self, peer: SocketAddr) {
         if is_first(&self.transactions) {

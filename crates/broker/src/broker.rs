@@ -22,6 +22,7 @@ use crate::{
     absent::Absent,
     config::NodeSettings,
     controller_handle::{COMMANDS_MAX, ControllerHandle},
+    coordinator::{commands::Shared, groups::GroupCoordinator},
     dynamic_config,
     fetch_sessions::FetchSessions,
     metadata_loop::{MetadataLoop, MetadataLoopError, run_metadata_loop},
@@ -51,6 +52,7 @@ pub struct Broker {
     pub(crate) raft: RaftHandle,
     pub(crate) fetch_sessions: FetchSessions,
     pub(crate) recompressor: Recompressor,
+    pub(crate) groups: GroupCoordinator,
     _retention: RetentionTimer,
     /// The metadata thread.
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -133,6 +135,7 @@ impl Broker {
         let (replicas, image) = (Arc::new(replicas), Arc::new(ArcSwap::default()));
         let (commands, command_queue) = bounded(COMMANDS_MAX);
         let (ready, registered) = bounded(1);
+        let news = Arc::new(Shared::default());
         let thread = spawn(MetadataLoop {
             raft: raft.clone(),
             events: raft_events,
@@ -145,10 +148,15 @@ impl Broker {
             controller: controller_config(&settings),
             settings: settings.clone(),
             recovered: recovered.into_iter().map(|found| (found.id, found)).collect(),
+            groups: Arc::clone(&news),
             on_settings,
             ready,
         })?;
         registered.recv().unwrap_or(Err(MetadataLoopError::Stopped))?;
+        let hosted = (Arc::clone(&replicas), wal.clone(), Arc::clone(&clock));
+        let groups =
+            GroupCoordinator::start(&settings.broker, news, hosted.0, hosted.1, hosted.2, &metrics);
+        let groups = groups.map_err(StartError::Thread)?;
         let retention = Retention {
             wal: wal.clone(),
             replicas: Arc::clone(&replicas),
@@ -176,13 +184,21 @@ impl Broker {
             raft,
             fetch_sessions,
             recompressor,
+            groups,
             _retention: retention,
             thread,
         }))
     }
 
-    /// Waits for the metadata thread, which ends when its Raft node has stopped.
+    /// Stops the group coordinator: whoever waits there is told to look for another one.
+    pub fn stop_groups(&self) {
+        self.groups.stop();
+    }
+
+    /// Waits for the coordinator, and for the metadata thread, which ends when its Raft node has
+    /// stopped.
     pub fn join(&self) {
+        self.stop_groups();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             process::abort(); // it panicked: what it knew is lost

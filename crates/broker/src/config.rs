@@ -128,6 +128,39 @@ settings! {
         min_incremental_fetch_session_eviction_ms: i64 =
             "min.incremental.fetch.session.eviction.ms", Kind::Long { min: 0, max: i64::MAX },
             "120000";
+        /// Partitions of the topic that groups and their offsets live in, once it is created.
+        offsets_topic_num_partitions: i32 = "offsets.topic.num.partitions",
+            Kind::Int { min: 1, max: 10_000 }, "50";
+        /// Replicas of the offsets topic, as far as there are brokers when it is created.
+        offsets_topic_replication_factor: i32 = "offsets.topic.replication.factor",
+            Kind::Int { min: 1, max: 32767 }, "3";
+        /// Bytes of a segment file of the offsets topic, once it is created.
+        offsets_topic_segment_bytes: i32 = "offsets.topic.segment.bytes",
+            Kind::Int { min: 1024, max: INT_MAX }, "104857600";
+        /// Minutes that offsets are kept once their group has no members, or does not subscribe to
+        /// their topic any more.
+        offsets_retention_minutes: i32 = "offsets.retention.minutes",
+            Kind::Int { min: 1, max: INT_MAX }, "10080";
+        /// Milliseconds between two searches for offsets that need not be kept any more.
+        offsets_retention_check_interval_ms: i64 = "offsets.retention.check.interval.ms",
+            Kind::Long { min: 1, max: i64::MAX }, "600000";
+        /// Characters that a client may add to an offset that it commits.
+        offset_metadata_max_bytes: i32 = "offset.metadata.max.bytes",
+            Kind::Int { min: 0, max: INT_MAX }, "4096";
+        /// Milliseconds that a group's first rebalance waits for more members.
+        group_initial_rebalance_delay_ms: i32 = "group.initial.rebalance.delay.ms",
+            Kind::Int { min: 0, max: INT_MAX }, "3000";
+        /// Milliseconds of silence that a member may at least ask to be forgiven.
+        group_min_session_timeout_ms: i32 = "group.min.session.timeout.ms",
+            Kind::Int { min: 1, max: INT_MAX }, "6000";
+        /// Milliseconds of silence that a member may at most ask to be forgiven.
+        group_max_session_timeout_ms: i32 = "group.max.session.timeout.ms",
+            Kind::Int { min: 1, max: INT_MAX }, "1800000";
+        /// Members of a group.
+        group_max_size: i32 = "group.max.size", Kind::Int { min: 1, max: INT_MAX }, "10000";
+        /// Partitions of groups whose lag metrics show, those with the most records to come.
+        group_lag_metrics_max: i32 = "group.lag.metrics.max",
+            Kind::Int { min: 0, max: 100_000 }, "1000";
         /// Whether a record is acknowledged once synced, or once in the page cache.
         wal_durability: String = "wal.durability", Kind::Choice(&["synced", "page-cache"]),
             "synced";

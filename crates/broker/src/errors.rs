@@ -54,6 +54,27 @@ pub(crate) fn storage(error: &StorageError) -> ErrorCode {
     }
 }
 
+/// What a client of a coordinator is told when the log does not take what it asks for. It asks
+/// again, wherever the coordinator is by then.
+pub(crate) fn coordinator(error: &AppendError) -> ErrorCode {
+    match error {
+        AppendError::NotLeader | AppendError::Storage(StorageError::Closed) => {
+            ErrorCode::NotCoordinator
+        }
+        AppendError::NotEnoughReplicas
+        | AppendError::Storage(
+            StorageError::DiskFull { .. }
+            | StorageError::Suspect
+            | StorageError::Damaged
+            | StorageError::Busy,
+        ) => ErrorCode::CoordinatorNotAvailable,
+        // Mistakes of ours: records are no producer's, and fit their batches.
+        AppendError::Producer(_) | AppendError::Storage(StorageError::TooLarge { .. }) => {
+            ErrorCode::UnknownServerError
+        }
+    }
+}
+
 /// What a consumer is told when the log cannot be read.
 pub(crate) fn read(error: &ReadError) -> ErrorCode {
     match error {

@@ -15,6 +15,7 @@ pub mod config;
 pub mod config_doc;
 mod config_resource;
 mod controller_handle;
+mod coordinator;
 pub mod dispatch;
 mod dynamic_config;
 mod errors;

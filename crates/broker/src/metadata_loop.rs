@@ -34,7 +34,7 @@ use crate::{
     broker::OnSettings,
     config::NodeSettings,
     controller_handle::{Command, ReplyTo, Settle, tell},
-    dynamic_config, errors,
+    coordinator, dynamic_config, errors,
     metrics::BrokerMetrics,
     partition::Leadership,
     replica_manager::{ReplicaManager, TopicSpec},
@@ -86,6 +86,8 @@ pub(crate) struct MetadataLoop {
     pub settings: NodeSettings,
     /// What is on disk and not opened yet.
     pub recovered: BTreeMap<TopicIdPartition, RecoveredPartition>,
+    /// Told whenever metadata has changed.
+    pub groups: Arc<coordinator::commands::Shared>,
     /// Heeds settings that change.
     pub on_settings: OnSettings,
     /// Told once this broker is registered and leads its partitions, or why it never will.
@@ -335,6 +337,7 @@ impl State {
         let recovered = &mut self.given.recovered;
         self.given.replicas.apply(specs, &removed, &mut |id| recovered.remove(&id));
         self.given.published.store(Arc::clone(&self.image));
+        self.given.groups.published(deleted_names(delta));
         if !was_registered {
             self.on_registered();
         }
@@ -535,6 +538,13 @@ impl ProducerIds {
             tell(reply, Err(code));
         }
     }
+}
+
+fn deleted_names(delta: &MetadataDelta) -> impl Iterator<Item = String> {
+    delta.topics.values().filter_map(|change| match change {
+        TopicDelta::Removed(topic) => Some(topic.name().to_owned()),
+        TopicDelta::Created | TopicDelta::Changed(_) => None,
+    })
 }
 
 fn decode(index: u64, data: &Bytes) -> Result<Vec<MetadataRecord>, MetadataLoopError> {

@@ -1,6 +1,9 @@
 //! What the broker counts. Every child is resolved once, never per request.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -8,6 +11,8 @@ use prometheus::{
 };
 use tidelog_protocol::{ApiKey, api_versions::TABLE};
 use tidelog_types::ErrorCode;
+
+use crate::coordinator::metrics::CoordinatorMetrics;
 
 /// Upper bounds of request durations, in seconds.
 const SECONDS: &[f64] = &[
@@ -49,6 +54,8 @@ pub struct BrokerMetrics {
     pub largest_logs: IntGaugeVec,
     /// Logs on disk of topics that the metadata does not know.
     pub stray_logs_removed: IntCounter,
+    /// The group coordinator's.
+    pub coordinator: Arc<CoordinatorMetrics>,
 }
 
 /// One API's metrics.
@@ -125,6 +132,7 @@ impl BrokerMetrics {
                 "tidelog_stray_logs_removed_total",
                 "Logs removed because their topic no longer exists.",
             )?,
+            coordinator: Arc::new(CoordinatorMetrics::register(registry)?),
         })
     }
 

@@ -153,6 +153,12 @@ impl Topic {
         }
     }
 
+    /// How many partitions it has, here and elsewhere.
+    #[must_use]
+    pub fn partition_count(&self) -> i32 {
+        i32::try_from(self.partitions.len()).expect("partitions are numbered by i32")
+    }
+
     /// The partitions that this broker leads, by number.
     pub fn hosted_here(&self) -> impl Iterator<Item = &Partition> {
         self.partitions.iter().filter_map(|hosted| match hosted {
@@ -169,13 +175,16 @@ impl Topic {
 /// What of a topic's settings the log itself honours.
 fn log_settings(settings: &TopicSettings) -> LogSettings {
     let milliseconds = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+    // What is only compacted keeps each key's last record, however old.
+    let deletes = settings.cleanup_policy.split(',').any(|policy| policy.trim() == "delete");
+    let unless_kept = |limit: i64| if deletes { limit } else { -1 };
     LogSettings {
         segment_bytes: u64::from(settings.segment_bytes),
         segment_ms: settings.segment_ms,
         segment_jitter_ms: settings.segment_jitter_ms,
         index_interval_bytes: u32::try_from(settings.index_interval_bytes).unwrap_or(0),
-        retention_ms: settings.retention_ms,
-        retention_bytes: settings.retention_bytes,
+        retention_ms: unless_kept(settings.retention_ms),
+        retention_bytes: unless_kept(settings.retention_bytes),
         file_delete_delay: milliseconds(settings.file_delete_delay_ms),
     }
 }

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use tidelog_types::{
-    BATCH_HEADER_LEN, BatchHeader, Compression, LeaderEpoch, Offset, ProducerEpoch, ProducerId,
+    BATCH_HEADER_LEN, BatchHeader, Compression, Entry, LeaderEpoch, Offset, ProducerEpoch,
+    ProducerId,
     batch_header::{BATCH_OVERHEAD_LEN, field},
 };
 
@@ -81,9 +82,30 @@ impl BatchBuilder {
         self
     }
 
+    /// Bytes of the batch as it is now, before compression.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        BATCH_HEADER_LEN + self.records.len()
+    }
+
+    /// An upper bound of the bytes that a record of this key and value adds.
+    #[must_use]
+    pub fn record_bytes_max(key: Option<&[u8]>, value: Option<&[u8]>) -> usize {
+        // Length, attributes, time, offset, two lengths and the number of headers.
+        const FRAME_BYTES_MAX: usize = 5 + 1 + 10 + 5 + 5 + 5 + 1;
+        FRAME_BYTES_MAX + key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len)
+    }
+
     /// The batch as a producer sends it.
     #[must_use]
-    pub fn build(mut self) -> Bytes {
+    pub fn build(self) -> Bytes {
+        let Entry { header, records } = self.entry();
+        Bytes::from([&header[..], &records].concat())
+    }
+
+    /// The batch as it goes to a log.
+    #[must_use]
+    pub fn entry(mut self) -> Entry {
         assert!(self.header.records_count > 0, "a batch has a record");
         let records = compress(self.compression, &self.records);
         self.header.attributes |= self.compression as i16;
@@ -92,7 +114,7 @@ impl BatchBuilder {
         let mut header = self.header.encode();
         let crc = crc(&header, &records);
         header[field::CRC..][..4].copy_from_slice(&crc.to_be_bytes());
-        Bytes::from([&header[..], &records].concat())
+        Entry { header, records: records.into() }
     }
 }
 

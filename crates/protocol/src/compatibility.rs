@@ -4,14 +4,6 @@ use crate::api_versions::{Api, TABLE};
 
 /// APIs that a broker of Kafka 4.2 serves to clients and this one does not: key, name, versions.
 const NOT_SERVED: &[(i16, &str, &str)] = &[
-    (8, "OffsetCommit", "2–10"),
-    (9, "OffsetFetch", "1–10"),
-    (11, "JoinGroup", "0–9"),
-    (12, "Heartbeat", "0–4"),
-    (13, "LeaveGroup", "0–5"),
-    (14, "SyncGroup", "0–5"),
-    (15, "DescribeGroups", "0–6"),
-    (16, "ListGroups", "0–5"),
     (17, "SaslHandshake", "0–1"),
     (24, "AddPartitionsToTxn", "0–5"),
     (25, "AddOffsetsToTxn", "0–4"),
@@ -27,11 +19,9 @@ const NOT_SERVED: &[(i16, &str, &str)] = &[
     (39, "RenewDelegationToken", "1–2"),
     (40, "ExpireDelegationToken", "1–2"),
     (41, "DescribeDelegationToken", "1–3"),
-    (42, "DeleteGroups", "0–2"),
     (43, "ElectLeaders", "0–2"),
     (45, "AlterPartitionReassignments", "0–1"),
     (46, "ListPartitionReassignments", "0"),
-    (47, "OffsetDelete", "0"),
     (48, "DescribeClientQuotas", "0–1"),
     (49, "AlterClientQuotas", "0–1"),
     (50, "DescribeUserScramCredentials", "0"),
@@ -85,7 +75,11 @@ fn served_row(api: &Api) -> String {
     let Api { key, name, advertised_min, served_min, max, flexible_from, .. } = api;
     let key = key.code();
     let (told, served) = (format!("{advertised_min}–{max}"), format!("{served_min}–{max}"));
-    format!("| {key} | {name} | {told} | {served} | {flexible_from} |\n")
+    let flexible = match flexible_from {
+        &i16::MAX => "never".to_owned(),
+        from => from.to_string(),
+    };
+    format!("| {key} | {name} | {told} | {served} | {flexible} |\n")
 }
 
 fn not_served_row((key, name, versions): &(i16, &str, &str)) -> String {

@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn what_is_not_served_is_refused() {
         for (api_key, api_version) in
-            [(0, 2), (0, 14), (0, -1), (1, 3), (1, 19), (3, 14), (4, 0), (11, 0), (-1, 0), (999, 0)]
+            [(0, 2), (0, 14), (0, -1), (1, 3), (1, 19), (3, 14), (4, 0), (24, 0), (-1, 0), (999, 0)]
         {
             let decoded = decode_request_header(frame(api_key, api_version, &[0xff, 0xff]));
             assert_eq!(decoded, refused(api_key, api_version));

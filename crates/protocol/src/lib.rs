@@ -24,6 +24,7 @@ pub mod records;
 pub mod request;
 pub mod response;
 pub mod shape;
+mod topic_ids;
 mod topics;
 mod wire;
 

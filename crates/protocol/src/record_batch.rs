@@ -206,6 +206,19 @@ pub fn validate(records: Bytes, rules: &BatchRules) -> Result<Entry, BatchError>
     Ok(entry)
 }
 
+/// The batches of a piece of a log, which holds whole ones only. Ends before bytes that are none.
+pub fn split(mut piece: Bytes) -> impl Iterator<Item = Entry> {
+    std::iter::from_fn(move || {
+        let header = *piece.first_chunk::<BATCH_HEADER_LEN>()?;
+        let bytes = usize::try_from(BatchHeader::decode(&header).batch_bytes()).ok()?;
+        if !(BATCH_HEADER_LEN..=piece.len()).contains(&bytes) {
+            return None;
+        }
+        let batch = piece.split_to(bytes);
+        Some(Entry { header, records: batch.slice(BATCH_HEADER_LEN..) })
+    })
+}
+
 /// CRC-32C as Kafka computes it: of everything from the attributes on.
 #[must_use]
 pub fn crc(header: &[u8; BATCH_HEADER_LEN], records: &[u8]) -> u32 {

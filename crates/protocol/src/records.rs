@@ -1,5 +1,7 @@
 //! Walks the records inside a batch, for the few questions that its header cannot answer.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use tidelog_types::{BatchHeader, Entry, Offset};
 
@@ -36,6 +38,23 @@ pub struct RecordFacts {
     pub has_value: bool,
 }
 
+/// A record with what it says. Key and value are slices of its opened batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyedRecord {
+    /// Its place and time.
+    pub facts: RecordFacts,
+    /// Its key; `None` for null.
+    pub key: Option<Bytes>,
+    /// Its value; `None` for null.
+    pub value: Option<Bytes>,
+}
+
+/// Where a record's key and value lie in its own bytes; `None` for null.
+struct Places {
+    key: Option<Range<usize>>,
+    value: Option<Range<usize>>,
+}
+
 /// The records of one batch, in order. After an error the walk is over.
 #[derive(Debug, Clone)]
 pub struct Records {
@@ -63,22 +82,20 @@ impl Records {
         self.opened
     }
 
-    fn read(&mut self) -> Result<RecordFacts, Malformed> {
-        assert!(self.position <= self.opened.len(), "a walk stays within its records");
-        let mut reader = Reader::new(&self.opened[self.position..]);
-        let length = reader.varint()?;
-        let length =
-            usize::try_from(length).map_err(|_| reader.malformed("a length is negative"))?;
-        let record = reader.take(length)?;
-        self.position += reader.position();
-        read_record(&self.header, record)
+    /// The records with their keys and values, ended by an error as the walk itself.
+    pub fn keyed(mut self) -> impl Iterator<Item = Result<KeyedRecord, RecordsError>> {
+        std::iter::from_fn(move || {
+            let read = self.advance()?;
+            Some(read.map(|(start, facts, places)| {
+                let slice =
+                    |range: Range<usize>| self.opened.slice(start + range.start..start + range.end);
+                KeyedRecord { facts, key: places.key.map(slice), value: places.value.map(slice) }
+            }))
+        })
     }
-}
 
-impl Iterator for Records {
-    type Item = Result<RecordFacts, RecordsError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+    /// The next record: where it starts, and what it is.
+    fn advance(&mut self) -> Option<Result<(usize, RecordFacts, Places), RecordsError>> {
         if self.left > 0 {
             let read = self.read();
             self.left = if read.is_ok() { self.left - 1 } else { 0 };
@@ -88,6 +105,27 @@ impl Iterator for Records {
         let position = std::mem::replace(&mut self.position, self.opened.len());
         let reason = "bytes follow the last record";
         (position < self.opened.len()).then_some(Err(Malformed { reason, position }.into()))
+    }
+
+    fn read(&mut self) -> Result<(usize, RecordFacts, Places), Malformed> {
+        assert!(self.position <= self.opened.len(), "a walk stays within its records");
+        let mut reader = Reader::new(&self.opened[self.position..]);
+        let length = reader.varint()?;
+        let length =
+            usize::try_from(length).map_err(|_| reader.malformed("a length is negative"))?;
+        let record = reader.take(length)?;
+        self.position += reader.position();
+        let (facts, places) = read_record(&self.header, record)?;
+        Ok((self.position - length, facts, places))
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<RecordFacts, RecordsError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let read = self.advance()?;
+        Some(read.map(|(_, facts, _)| facts))
     }
 }
 
@@ -132,13 +170,13 @@ pub fn with_max_timestamp(
 }
 
 /// Attributes, timestamp delta, offset delta, key, value, headers.
-fn read_record(header: &BatchHeader, record: &[u8]) -> Result<RecordFacts, Malformed> {
+fn read_record(header: &BatchHeader, record: &[u8]) -> Result<(RecordFacts, Places), Malformed> {
     let mut reader = Reader::new(record);
     reader.int8()?;
     let timestamp_delta = reader.varlong()?;
     let offset_delta = reader.varint()?;
-    let has_key = skip_bytes(&mut reader)?;
-    let has_value = skip_bytes(&mut reader)?;
+    let key = bytes(&mut reader)?;
+    let value = bytes(&mut reader)?;
     skip_headers(&mut reader)?;
     if reader.remaining() > 0 {
         return Err(reader.malformed("a record is longer than its fields"));
@@ -148,14 +186,15 @@ fn read_record(header: &BatchHeader, record: &[u8]) -> Result<RecordFacts, Malfo
         false => header.base_timestamp.saturating_add(timestamp_delta),
     };
     let offset = Offset(header.base_offset.0.saturating_add(i64::from(offset_delta)));
-    Ok(RecordFacts { offset, timestamp_ms, has_key, has_value })
+    let (has_key, has_value) = (key.is_some(), value.is_some());
+    Ok((RecordFacts { offset, timestamp_ms, has_key, has_value }, Places { key, value }))
 }
 
-/// Passes over bytes with a signed length. False for null.
-fn skip_bytes(reader: &mut Reader<'_>) -> Result<bool, Malformed> {
+/// Where bytes with a signed length lie. `None` for null.
+fn bytes(reader: &mut Reader<'_>) -> Result<Option<Range<usize>>, Malformed> {
     match reader.varint()? {
-        -1 => Ok(false),
-        length @ 0.. => reader.range(length as usize).map(|_| true),
+        -1 => Ok(None),
+        length @ 0.. => reader.range(length as usize).map(Some),
         _ => Err(reader.malformed("a length is negative")),
     }
 }
@@ -168,10 +207,10 @@ fn skip_headers(reader: &mut Reader<'_>) -> Result<(), Malformed> {
         return Err(reader.malformed("a record claims more headers than there are bytes"));
     }
     for _ in 0..count {
-        if !skip_bytes(reader)? {
+        if bytes(reader)?.is_none() {
             return Err(reader.malformed("a header has no key"));
         }
-        skip_bytes(reader)?;
+        bytes(reader)?;
     }
     Ok(())
 }
@@ -232,6 +271,15 @@ mod tests {
             let entry = entry(&builder.clone().compressed(codec).build());
             let walked = Records::open(&entry, BYTES_MAX).unwrap().collect::<Result<Vec<_>, _>>();
             assert_eq!(walked, Ok(expected.clone()), "{codec:?}");
+            let keyed = Records::open(&entry, BYTES_MAX).unwrap().keyed();
+            let said = keyed.map(|record| record.map(|r| (r.facts.offset.0, r.key, r.value)));
+            let own = Bytes::from_static;
+            let expected = vec![
+                (100, Some(own(b"k")), Some(own(b"v"))),
+                (101, None, Some(own(b""))),
+                (102, Some(own(b"")), None),
+            ];
+            assert_eq!(said.collect::<Result<Vec<_>, _>>(), Ok(expected), "{codec:?}");
         }
     }
 

@@ -3,11 +3,14 @@
 use bytes::Bytes;
 use kafka_protocol::messages::{
     AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
-    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-    DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest,
-    DescribeTopicPartitionsRequest, FindCoordinatorRequest, IncrementalAlterConfigsRequest,
-    InitProducerIdRequest, ListConfigResourcesRequest, ListOffsetsRequest, MetadataRequest,
-    OffsetForLeaderEpochRequest, UpdateFeaturesRequest,
+    DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
+    DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
+    DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
+    FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest,
+    ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, SyncGroupRequest,
+    UpdateFeaturesRequest,
 };
 use kafka_protocol::protocol::Decodable;
 
@@ -17,18 +20,31 @@ use crate::{
     fetch::FetchRequest,
     header::decode_request_header,
     produce::ProduceRequest,
-    shape,
+    shape, topic_ids,
 };
 
 /// A request type of the codec and the API it belongs to.
 pub trait CodecRequest: Decodable {
     /// Its row of the table.
     const API: ApiKey;
+
+    /// Decodes a body whose shape was checked.
+    ///
+    /// # Errors
+    /// When the body is not what its shape allows: a mistake of ours.
+    fn decode_checked(version: i16, mut body: Bytes) -> Result<Self, Malformed> {
+        let reason = "the codec refuses what its shape allows";
+        Self::decode(&mut body, codec_version(Self::API, version))
+            .map_err(|_| Malformed { reason, position: 0 })
+    }
 }
 
 macro_rules! codec_requests {
-    ($($request:ident: $api:ident,)*) => {
-        $(impl CodecRequest for $request { const API: ApiKey = ApiKey::$api; })*
+    ($($request:ident: $api:ident $({ $behind:item })?,)*) => {
+        $(impl CodecRequest for $request {
+            const API: ApiKey = ApiKey::$api;
+            $($behind)?
+        })*
 
         /// Decodes a request of any API, for whoever only wants to know whether it does.
         ///
@@ -49,21 +65,39 @@ codec_requests! {
     ApiVersionsRequest: ApiVersions,
     CreatePartitionsRequest: CreatePartitions,
     CreateTopicsRequest: CreateTopics,
+    DeleteGroupsRequest: DeleteGroups,
     DeleteRecordsRequest: DeleteRecords,
     DeleteTopicsRequest: DeleteTopics,
     DescribeClusterRequest: DescribeCluster,
     DescribeConfigsRequest: DescribeConfigs,
+    DescribeGroupsRequest: DescribeGroups,
     DescribeLogDirsRequest: DescribeLogDirs,
     DescribeProducersRequest: DescribeProducers,
     DescribeQuorumRequest: DescribeQuorum,
     DescribeTopicPartitionsRequest: DescribeTopicPartitions,
     FindCoordinatorRequest: FindCoordinator,
+    HeartbeatRequest: Heartbeat,
     IncrementalAlterConfigsRequest: IncrementalAlterConfigs,
     InitProducerIdRequest: InitProducerId,
+    JoinGroupRequest: JoinGroup,
+    LeaveGroupRequest: LeaveGroup,
     ListConfigResourcesRequest: ListConfigResources,
+    ListGroupsRequest: ListGroups,
     ListOffsetsRequest: ListOffsets,
     MetadataRequest: Metadata,
+    OffsetCommitRequest: OffsetCommit {
+        fn decode_checked(version: i16, body: Bytes) -> Result<Self, Malformed> {
+            topic_ids::decode_offset_commit(version, body)
+        }
+    },
+    OffsetDeleteRequest: OffsetDelete,
+    OffsetFetchRequest: OffsetFetch {
+        fn decode_checked(version: i16, body: Bytes) -> Result<Self, Malformed> {
+            topic_ids::decode_offset_fetch(version, body)
+        }
+    },
     OffsetForLeaderEpochRequest: OffsetForLeaderEpoch,
+    SyncGroupRequest: SyncGroup,
     UpdateFeaturesRequest: UpdateFeatures,
 }
 
@@ -95,11 +129,7 @@ fn codec_cost(frame: Bytes) -> Result<usize, RequestError> {
 /// The connection is to be closed.
 pub fn decode<R: CodecRequest>(version: i16, body: Bytes) -> Result<R, RequestError> {
     shape::check(R::API, version, &body)?;
-    let mut body = body;
-    R::decode(&mut body, codec_version(R::API, version)).map_err(|_| {
-        let reason = "the codec refuses what its shape allows";
-        RequestError::Malformed(Malformed { reason, position: 0 })
-    })
+    Ok(R::decode_checked(version, body)?)
 }
 
 /// The codec's version with the same fields: it is a release behind on ListOffsets, whose version

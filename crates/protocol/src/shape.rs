@@ -16,9 +16,17 @@ use kafka_protocol::messages::{
     describe_log_dirs_request::DescribableLogDirTopic,
     describe_producers_request, describe_quorum_request, describe_topic_partitions_request,
     incremental_alter_configs_request,
+    join_group_request::JoinGroupRequestProtocol,
+    leave_group_request::MemberIdentity,
     list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
     metadata_request::MetadataRequestTopic,
+    offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+    offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic},
+    offset_fetch_request::{
+        OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+    },
     offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
+    sync_group_request::SyncGroupRequestAssignment,
     update_features_request::FeatureUpdateKey,
 };
 
@@ -57,6 +65,8 @@ enum Kind {
     /// So many bytes, whatever they say.
     Fixed(usize),
     Text(Null),
+    /// Bytes that mean something to clients only, and are never null.
+    Opaque,
     List {
         null: Null,
         item: Item,
@@ -139,6 +149,10 @@ impl Walk<'_> {
         match &field.kind {
             Kind::Fixed(bytes) => self.reader.range(*bytes).map(drop),
             Kind::Text(null) => self.text(*null),
+            Kind::Opaque => match self.reader.bytes(self.flexible)? {
+                Some(_) => Ok(()),
+                None => Err(self.reader.malformed("bytes that must be there are null")),
+            },
             Kind::List { null, item, item_bytes } => self.list(*null, item, *item_bytes),
             Kind::Maybe(fields) => match self.reader.int8()? {
                 1 => self.structure(fields),
@@ -185,7 +199,7 @@ impl Item {
                 let bytes = present.map(|field| match &field.kind {
                     Kind::Fixed(bytes) => *bytes,
                     Kind::Text(_) => length_bytes(2),
-                    Kind::List { .. } => length_bytes(4),
+                    Kind::List { .. } | Kind::Opaque => length_bytes(4),
                     Kind::Maybe(_) => 1,
                 });
                 bytes.sum::<usize>() + usize::from(flexible)
@@ -224,6 +238,7 @@ const INT64: Field = fixed(8);
 const UUID: Field = fixed(16);
 const TEXT: Field = field(Kind::Text(NEVER_NULL));
 const TEXT_OR_NULL: Field = field(Kind::Text(MAY_BE_NULL));
+const OPAQUE: Field = field(Kind::Opaque);
 
 const fn texts(null: Null) -> Field {
     field(Kind::List { null, item: Item::Text, item_bytes: size_of::<Bytes>() })
@@ -249,21 +264,31 @@ fn fields(api: ApiKey) -> &'static [Field] {
         ApiKey::ApiVersions => API_VERSIONS,
         ApiKey::CreatePartitions => CREATE_PARTITIONS,
         ApiKey::CreateTopics => CREATE_TOPICS,
+        ApiKey::DeleteGroups => DELETE_GROUPS,
         ApiKey::DeleteRecords => DELETE_RECORDS,
         ApiKey::DeleteTopics => DELETE_TOPICS,
         ApiKey::DescribeCluster => DESCRIBE_CLUSTER,
         ApiKey::DescribeConfigs => DESCRIBE_CONFIGS,
+        ApiKey::DescribeGroups => DESCRIBE_GROUPS,
         ApiKey::DescribeLogDirs => DESCRIBE_LOG_DIRS,
         ApiKey::DescribeProducers => DESCRIBE_PRODUCERS,
         ApiKey::DescribeQuorum => DESCRIBE_QUORUM,
         ApiKey::DescribeTopicPartitions => DESCRIBE_TOPIC_PARTITIONS,
         ApiKey::FindCoordinator => FIND_COORDINATOR,
+        ApiKey::Heartbeat => HEARTBEAT,
         ApiKey::IncrementalAlterConfigs => INCREMENTAL_ALTER_CONFIGS,
         ApiKey::InitProducerId => INIT_PRODUCER_ID,
+        ApiKey::JoinGroup => JOIN_GROUP,
+        ApiKey::LeaveGroup => LEAVE_GROUP,
         ApiKey::ListConfigResources => LIST_CONFIG_RESOURCES,
+        ApiKey::ListGroups => LIST_GROUPS,
         ApiKey::ListOffsets => LIST_OFFSETS,
         ApiKey::Metadata => METADATA,
+        ApiKey::OffsetCommit => OFFSET_COMMIT,
+        ApiKey::OffsetDelete => OFFSET_DELETE,
+        ApiKey::OffsetFetch => OFFSET_FETCH,
         ApiKey::OffsetForLeaderEpoch => OFFSET_FOR_LEADER_EPOCH,
+        ApiKey::SyncGroup => SYNC_GROUP,
         ApiKey::UpdateFeatures => UPDATE_FEATURES,
         ApiKey::Produce | ApiKey::Fetch => unreachable!("they have decoders of their own"),
     }
@@ -311,6 +336,8 @@ const CREATE_TOPICS: &[Field] = &[
     BOOLEAN,
 ];
 
+const DELETE_GROUPS: &[Field] = &[texts(NEVER_NULL)];
+
 const DELETE_RECORDS: &[Field] = &[
     list::<DeleteRecordsTopic>(
         NEVER_NULL,
@@ -333,6 +360,8 @@ const DESCRIBE_CONFIGS: &[Field] = &[
     BOOLEAN.since(3),
 ];
 
+const DESCRIBE_GROUPS: &[Field] = &[texts(NEVER_NULL), BOOLEAN.since(3)];
+
 const DESCRIBE_LOG_DIRS: &[Field] =
     &[list::<DescribableLogDirTopic>(MAY_BE_NULL, &[TEXT, int32s()])];
 
@@ -352,6 +381,8 @@ const DESCRIBE_TOPIC_PARTITIONS: &[Field] = &[
 
 const FIND_COORDINATOR: &[Field] = &[TEXT.until(3), INT8.since(1), texts(NEVER_NULL).since(4)];
 
+const HEARTBEAT: &[Field] = &[TEXT, INT32, TEXT, TEXT_OR_NULL.since(3)];
+
 const INCREMENTAL_ALTER_CONFIGS: &[Field] = &[
     list::<incremental_alter_configs_request::AlterConfigsResource>(
         NEVER_NULL,
@@ -369,7 +400,26 @@ const INCREMENTAL_ALTER_CONFIGS: &[Field] = &[
 
 const INIT_PRODUCER_ID: &[Field] = &[TEXT_OR_NULL, INT32, INT64.since(3), INT16.since(3)];
 
+const JOIN_GROUP: &[Field] = &[
+    TEXT,
+    INT32,
+    INT32.since(1),
+    TEXT,
+    TEXT_OR_NULL.since(5),
+    TEXT,
+    list::<JoinGroupRequestProtocol>(NEVER_NULL, &[TEXT, OPAQUE]),
+    TEXT_OR_NULL.since(8),
+];
+
+const LEAVE_GROUP: &[Field] = &[
+    TEXT,
+    TEXT.until(2),
+    list::<MemberIdentity>(NEVER_NULL, &[TEXT, TEXT_OR_NULL, TEXT_OR_NULL.since(5)]).since(3),
+];
+
 const LIST_CONFIG_RESOURCES: &[Field] = &[int8s().since(1)];
+
+const LIST_GROUPS: &[Field] = &[texts(NEVER_NULL).since(4), texts(NEVER_NULL).since(5)];
 
 const LIST_OFFSETS: &[Field] = &[
     INT32,
@@ -388,12 +438,68 @@ const METADATA: &[Field] = &[
     BOOLEAN.since(8),
 ];
 
+const OFFSET_COMMIT: &[Field] = &[
+    TEXT,
+    INT32,
+    TEXT,
+    TEXT_OR_NULL.since(7),
+    INT64.until(4),
+    list::<OffsetCommitRequestTopic>(
+        NEVER_NULL,
+        &[
+            TEXT.until(9),
+            UUID.since(10),
+            list::<OffsetCommitRequestPartition>(
+                NEVER_NULL,
+                &[INT32, INT64, INT32.since(6), TEXT_OR_NULL],
+            ),
+        ],
+    ),
+];
+
+const OFFSET_DELETE: &[Field] = &[
+    TEXT,
+    list::<OffsetDeleteRequestTopic>(
+        NEVER_NULL,
+        &[TEXT, list::<OffsetDeleteRequestPartition>(NEVER_NULL, &[INT32])],
+    ),
+];
+
+const OFFSET_FETCH: &[Field] = &[
+    TEXT.until(7),
+    list::<OffsetFetchRequestTopic>(Null(2), &[TEXT, int32s()]).until(7),
+    list::<OffsetFetchRequestGroup>(
+        NEVER_NULL,
+        &[
+            TEXT,
+            TEXT_OR_NULL.since(9),
+            INT32.since(9),
+            list::<OffsetFetchRequestTopics>(
+                MAY_BE_NULL,
+                &[TEXT.until(9), UUID.since(10), int32s()],
+            ),
+        ],
+    )
+    .since(8),
+    BOOLEAN.since(7),
+];
+
 const OFFSET_FOR_LEADER_EPOCH: &[Field] = &[
     INT32.since(3),
     list::<OffsetForLeaderTopic>(
         NEVER_NULL,
         &[TEXT, list::<OffsetForLeaderPartition>(NEVER_NULL, &[INT32, INT32, INT32])],
     ),
+];
+
+const SYNC_GROUP: &[Field] = &[
+    TEXT,
+    INT32,
+    TEXT,
+    TEXT_OR_NULL.since(3),
+    TEXT_OR_NULL.since(5),
+    TEXT_OR_NULL.since(5),
+    list::<SyncGroupRequestAssignment>(NEVER_NULL, &[TEXT, OPAQUE]),
 ];
 
 const UPDATE_FEATURES: &[Field] = &[

@@ -7,11 +7,9 @@ use common::{
     Random,
     allocation::{Counting, peak_of},
 };
-use kafka_protocol::messages as codec;
 use tidelog_protocol::{
     ApiKey, RequestError, api_versions::TABLE, batch_builder::BatchBuilder, compression,
-    compression::DecompressError, fetch::FetchRequest, header::decode_request_header,
-    produce::ProduceRequest, record_batch, request, shape,
+    compression::DecompressError, header::decode_request_header, record_batch, request, shape,
 };
 use tidelog_types::Compression;
 
@@ -24,39 +22,10 @@ fn serve(frame: Bytes) -> Result<ApiKey, RequestError> {
     let version = header.api_version;
     let api = header.api_key;
     match api {
-        ApiKey::Produce => ProduceRequest::decode(version, body).map(drop),
-        ApiKey::Fetch => FetchRequest::decode(version, body).map(drop),
-        ApiKey::ListOffsets => codec::<codec::ListOffsetsRequest>(version, body),
-        ApiKey::Metadata => codec::<codec::MetadataRequest>(version, body),
-        ApiKey::FindCoordinator => codec::<codec::FindCoordinatorRequest>(version, body),
         ApiKey::ApiVersions if !api.serves(version) => Ok(()),
-        ApiKey::ApiVersions => codec::<codec::ApiVersionsRequest>(version, body),
-        ApiKey::CreateTopics => codec::<codec::CreateTopicsRequest>(version, body),
-        ApiKey::DeleteTopics => codec::<codec::DeleteTopicsRequest>(version, body),
-        ApiKey::DeleteRecords => codec::<codec::DeleteRecordsRequest>(version, body),
-        ApiKey::InitProducerId => codec::<codec::InitProducerIdRequest>(version, body),
-        ApiKey::OffsetForLeaderEpoch => codec::<codec::OffsetForLeaderEpochRequest>(version, body),
-        ApiKey::DescribeConfigs => codec::<codec::DescribeConfigsRequest>(version, body),
-        ApiKey::AlterConfigs => codec::<codec::AlterConfigsRequest>(version, body),
-        ApiKey::DescribeLogDirs => codec::<codec::DescribeLogDirsRequest>(version, body),
-        ApiKey::CreatePartitions => codec::<codec::CreatePartitionsRequest>(version, body),
-        ApiKey::IncrementalAlterConfigs => {
-            codec::<codec::IncrementalAlterConfigsRequest>(version, body)
-        }
-        ApiKey::DescribeQuorum => codec::<codec::DescribeQuorumRequest>(version, body),
-        ApiKey::UpdateFeatures => codec::<codec::UpdateFeaturesRequest>(version, body),
-        ApiKey::DescribeCluster => codec::<codec::DescribeClusterRequest>(version, body),
-        ApiKey::DescribeProducers => codec::<codec::DescribeProducersRequest>(version, body),
-        ApiKey::ListConfigResources => codec::<codec::ListConfigResourcesRequest>(version, body),
-        ApiKey::DescribeTopicPartitions => {
-            codec::<codec::DescribeTopicPartitionsRequest>(version, body)
-        }
+        _ => request::decode_any(api, version, body),
     }?;
     Ok(api)
-}
-
-fn codec<R: request::CodecRequest>(version: i16, body: Bytes) -> Result<(), RequestError> {
-    request::decode::<R>(version, body).map(drop)
 }
 
 fn frame(api: ApiKey, version: i16, body: &[u8]) -> Bytes {

@@ -36,7 +36,13 @@ impl Entry {
     /// the memory that the bounds allow.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        (self.len() + ACCOUNT_BYTES) as u64
+        Entry::memory_bytes_of(self.len())
+    }
+
+    /// What an entry of a batch of so many bytes is charged with.
+    #[must_use]
+    pub fn memory_bytes_of(batch_bytes: usize) -> u64 {
+        (batch_bytes + ACCOUNT_BYTES) as u64
     }
 
     /// Never: a batch has a header.

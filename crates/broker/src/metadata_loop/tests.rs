@@ -67,6 +67,7 @@ impl LoopTest {
             controller: ControllerConfig::default(),
             settings: NodeSettings::default(),
             recovered: recovered.into_iter().map(|found| (found.id, found)).collect(),
+            groups: Arc::default(),
             on_settings: Box::new(|_| {}),
             ready,
         });

@@ -13,7 +13,7 @@ use crate::{
     records::{batch, produce},
 };
 
-const TOPIC: i8 = 2;
+pub const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 const SET: i8 = 0;
 const DELETE: i8 = 1;
@@ -47,7 +47,7 @@ fn alter(test: &BrokerTest, kind: i8, name: &str, changes: &[Change<'_>]) -> (i1
 }
 
 /// A setting as DescribeConfigs tells it: value, source and whether it is read only.
-fn described(test: &BrokerTest, kind: i8, name: &str, key: &str) -> Option<(String, i8, bool)> {
+pub fn described(test: &BrokerTest, kind: i8, name: &str, key: &str) -> Option<(String, i8, bool)> {
     let resource = DescribeConfigsResource::default()
         .with_resource_type(kind)
         .with_resource_name(text(name))

@@ -277,8 +277,12 @@ fn encode<R: Request>(version: i16, request: &R) -> Bytes {
         .with_client_id(Some(text("test")));
     let mut frame = BytesMut::new();
     header.encode(&mut frame, key.request_header_version(version)).expect("a header");
-    // The codec's ListOffsets ends at version 10, and version 11 has the same fields.
-    request.encode(&mut frame, codec_version(R::KEY, version)).expect("a request");
+    let version = match WireKey::try_from(R::KEY) {
+        // The codec writes no later ones, which are the same where no topic is named.
+        Ok(WireKey::OffsetCommit | WireKey::OffsetFetch) => version.min(9),
+        _ => codec_version(R::KEY, version),
+    };
+    request.encode(&mut frame, version).expect("a request");
     frame.freeze()
 }
 
@@ -294,6 +298,7 @@ pub fn decode<R: Request>(version: i16, mut frame: Bytes) -> R::Response {
     response
 }
 
+/// The codec's ListOffsets ends at version 10, and version 11 has the same fields.
 fn codec_version(key: i16, version: i16) -> i16 {
     if key == WireKey::ListOffsets as i16 { version.min(10) } else { version }
 }

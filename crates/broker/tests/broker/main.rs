@@ -5,6 +5,7 @@ mod configs;
 mod context;
 mod fetch;
 mod fetch_limits;
+mod groups;
 mod offsets;
 mod produce;
 mod records;

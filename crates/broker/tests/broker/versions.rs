@@ -29,12 +29,13 @@ use tidelog_protocol::{
 
 use crate::{
     context::{BrokerTest, resolve, text},
+    groups,
     records::{Fetch, batch, batches, first, partition_of, produce_request},
 };
 
 #[test]
 fn every_version_that_is_served_is_answered() {
-    let test = BrokerTest::new();
+    let test = groups::with_groups();
     let id = test.create_topic("topic", 1, &[]);
     for api in TABLE {
         for version in api.served_min..=api.max {
@@ -51,6 +52,16 @@ fn ask(test: &BrokerTest, key: ApiKey, version: i16, id: uuid::Uuid) {
         ApiKey::ListOffsets => list_offsets(test, version),
         ApiKey::Metadata => metadata(test, version),
         ApiKey::FindCoordinator => find_coordinator(test, version),
+        ApiKey::OffsetCommit
+        | ApiKey::OffsetFetch
+        | ApiKey::JoinGroup
+        | ApiKey::Heartbeat
+        | ApiKey::LeaveGroup
+        | ApiKey::SyncGroup
+        | ApiKey::DescribeGroups
+        | ApiKey::ListGroups
+        | ApiKey::DeleteGroups
+        | ApiKey::OffsetDelete => groups::ask(test, key, version),
         ApiKey::ApiVersions => api_versions(test, version),
         ApiKey::CreateTopics => create_topics(test, version),
         ApiKey::DeleteTopics => delete_topics(test, version),
@@ -143,8 +154,11 @@ fn find_coordinator(test: &BrokerTest, version: i16) {
         _ => request.coordinator_keys = vec![text("group")],
     }
     let response = test.call(version, &request);
-    let code = response.coordinators.first().map_or(response.error_code, |c| c.error_code);
-    assert_eq!(code, 15, "v{version}");
+    let (code, node_id) = match response.coordinators.first() {
+        Some(found) => (found.error_code, found.node_id.0),
+        None => (response.error_code, response.node_id.0),
+    };
+    assert_eq!((code, node_id), (0, 1), "v{version}");
 }
 
 fn api_versions(test: &BrokerTest, version: i16) {
@@ -293,9 +307,9 @@ fn a_version_from_the_future_is_told_what_is_served_in_a_form_of_any_age() {
 #[test]
 fn what_is_not_served_ends_the_connection() {
     let test = BrokerTest::new();
-    let join_group = vec![0, 11, 0, 0, 0, 0, 0, 42, 255, 255];
+    let end_txn = vec![0, 26, 0, 0, 0, 0, 0, 42, 255, 255];
     for (frame, reason) in [
-        (&join_group[..], CloseReason::Unsupported),
+        (&end_txn[..], CloseReason::Unsupported),
         (&[0, 3, 0, 99, 0, 0, 0, 42, 255, 255], CloseReason::Unsupported),
         (&[0, 3], CloseReason::Malformed),
         (&[0, 3, 0, 1, 0, 0, 0, 42, 255, 255, 127, 255, 255, 255], CloseReason::Malformed),

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 pub mod allocation;
+pub mod group_samples;
 pub mod mutate;
 pub mod samples;
 

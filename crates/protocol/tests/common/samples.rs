@@ -31,6 +31,14 @@ use super::Random;
 /// A request that can be made up.
 pub trait Sample: CodecRequest + Encodable + Debug + PartialEq {
     fn sample(version: i16, random: &mut Random) -> Self;
+
+    /// The request's body in one of our versions, which the codec may know under a lower number.
+    fn encode_in(&self, version: i16) -> Vec<u8> {
+        let mut body = Vec::new();
+        let version = if Self::API == ApiKey::ListOffsets { version.min(10) } else { version };
+        self.encode(&mut body, version).expect("a sample fits its version");
+        body
+    }
 }
 
 /// Calls a function with every request type that the codec decodes.
@@ -42,21 +50,31 @@ macro_rules! for_every_codec_request {
         $function::<m::ApiVersionsRequest>($($argument),*);
         $function::<m::CreatePartitionsRequest>($($argument),*);
         $function::<m::CreateTopicsRequest>($($argument),*);
+        $function::<m::DeleteGroupsRequest>($($argument),*);
         $function::<m::DeleteRecordsRequest>($($argument),*);
         $function::<m::DeleteTopicsRequest>($($argument),*);
         $function::<m::DescribeClusterRequest>($($argument),*);
         $function::<m::DescribeConfigsRequest>($($argument),*);
+        $function::<m::DescribeGroupsRequest>($($argument),*);
         $function::<m::DescribeLogDirsRequest>($($argument),*);
         $function::<m::DescribeProducersRequest>($($argument),*);
         $function::<m::DescribeQuorumRequest>($($argument),*);
         $function::<m::DescribeTopicPartitionsRequest>($($argument),*);
         $function::<m::FindCoordinatorRequest>($($argument),*);
+        $function::<m::HeartbeatRequest>($($argument),*);
         $function::<m::IncrementalAlterConfigsRequest>($($argument),*);
         $function::<m::InitProducerIdRequest>($($argument),*);
+        $function::<m::JoinGroupRequest>($($argument),*);
+        $function::<m::LeaveGroupRequest>($($argument),*);
         $function::<m::ListConfigResourcesRequest>($($argument),*);
+        $function::<m::ListGroupsRequest>($($argument),*);
         $function::<m::ListOffsetsRequest>($($argument),*);
         $function::<m::MetadataRequest>($($argument),*);
+        $function::<m::OffsetCommitRequest>($($argument),*);
+        $function::<m::OffsetDeleteRequest>($($argument),*);
+        $function::<m::OffsetFetchRequest>($($argument),*);
         $function::<m::OffsetForLeaderEpochRequest>($($argument),*);
+        $function::<m::SyncGroupRequest>($($argument),*);
         $function::<m::UpdateFeaturesRequest>($($argument),*);
     }};
 }
@@ -66,12 +84,9 @@ pub fn versions(api: ApiKey) -> impl Iterator<Item = i16> {
     api.api().served_min..=api.api().max
 }
 
-/// The request's body in one of our versions, which the codec may know under a lower number.
+/// The request's body in one of our versions.
 pub fn encode<R: Sample>(request: &R, version: i16) -> Vec<u8> {
-    let mut body = Vec::new();
-    let version = if R::API == ApiKey::ListOffsets { version.min(10) } else { version };
-    request.encode(&mut body, version).expect("a sample fits its version");
-    body
+    request.encode_in(version)
 }
 
 pub fn text(random: &mut Random) -> StrBytes {

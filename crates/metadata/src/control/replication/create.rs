@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidelog_types::{BrokerId, LeaderEpoch, PartitionEpoch, TopicId, Uuid};
+use tidelog_types::{
+    BrokerId, LeaderEpoch, PartitionEpoch, TopicId, Uuid, topic_settings::TopicSettings,
+};
 
 use super::name::{check_topic_name, is_internal_topic};
 use crate::{
@@ -130,7 +132,10 @@ impl Controller {
         plan: &mut Plan<'_>,
     ) -> Result<CreatedTopic, ControllerError> {
         self.check_name(topic, plan)?;
-        let configs = check_topic_configs(&topic.configs)?;
+        let configs = match topic.is_internal {
+            true => own_configs(&topic.configs),
+            false => check_topic_configs(&topic.configs)?,
+        };
         let replicas = match topic.assignments.as_slice() {
             [] => self.place_partitions(topic, plan)?,
             assignments => {
@@ -359,6 +364,18 @@ pub(super) fn check_partition_count(partitions: usize) -> Result<(), ControllerE
         "Excessively large number of partitions per request: at most \
          {PARTITIONS_PER_REQUEST_MAX} can be created at once."
     )))
+}
+
+/// What the broker sets for a topic of its own. It knows what it does, so that it may use what
+/// this release does not offer to others yet.
+fn own_configs(configs: &[(String, Option<String>)]) -> BTreeMap<String, String> {
+    let checked = |(key, value): &(String, Option<String>)| {
+        let property = TopicSettings::property(key).expect("a topic's setting");
+        let value = value.clone().expect("a value");
+        assert_eq!(property.check(&value), Ok(()), "a setting of our own fits its bounds");
+        (key.clone(), value)
+    };
+    configs.iter().map(checked).collect()
 }
 
 fn check_manual(topic: &CreateTopic) -> Result<(), ControllerError> {
