@@ -336,8 +336,9 @@ impl State {
         }
         let recovered = &mut self.given.recovered;
         self.given.replicas.apply(specs, &removed, &mut |id| recovered.remove(&id));
-        self.given.published.store(Arc::clone(&self.image));
+        // Before anybody sees that a topic is gone, or there again.
         self.given.groups.published(deleted_names(delta));
+        self.given.published.store(Arc::clone(&self.image));
         if !was_registered {
             self.on_registered();
         }

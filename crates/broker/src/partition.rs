@@ -259,6 +259,22 @@ impl Partition {
         Ok(placed)
     }
 
+    /// Completes the waiter once everything that the log holds now is on all in-sync replicas, or
+    /// this broker does not lead any more.
+    pub fn await_safe(&self, waiter: ProduceWaiter) {
+        let mut state = self.shared.lock();
+        if state.leader.is_none() {
+            drop(state);
+            return waiter.complete(ErrorCode::NotLeaderOrFollower);
+        }
+        let end_offset = state.log_end_offset;
+        let done = state.wait(Acks::All, end_offset, waiter);
+        drop(state);
+        if let Some(waiter) = done {
+            waiter.complete(ErrorCode::None);
+        }
+    }
+
     /// The leader's offsets, for a client that believes the leader epoch to be `client_epoch`.
     ///
     /// # Errors

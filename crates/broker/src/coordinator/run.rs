@@ -61,7 +61,15 @@ pub(crate) async fn run_coordinator<S: Shard>(given: Coordinator<S>) {
     let Coordinator { settings, replicas, wal, clock, metrics, shared, mut commands, mut survey } =
         given;
     let owned = BTreeMap::new();
-    let mut shards = Shards { owned, settings, wal, clock, metrics, is_behind: false };
+    let mut shards = Shards {
+        owned,
+        settings,
+        wal,
+        clock,
+        metrics,
+        is_behind: false,
+        not_before: Duration::ZERO,
+    };
     let mut batch = Vec::new();
     let mut surveyed = Duration::ZERO;
     loop {
@@ -109,13 +117,15 @@ struct Shards<S: Shard> {
     metrics: Arc<CoordinatorMetrics>,
     /// More requests wait than were taken.
     is_behind: bool,
+    /// Until then time does nothing: requests that came before may not have been read.
+    not_before: Duration,
 }
 
 struct Owned<S: Shard> {
     partition: Arc<Partition>,
     leader_epoch: LeaderEpoch,
     batch_bytes_max: usize,
-    /// Topics deleted while the shard was loading.
+    /// Topics that were deleted and that the shard has not been told of.
     deleted: BTreeSet<String>,
     phase: Phase<S>,
 }
@@ -143,10 +153,15 @@ impl<S: Shard> Shards<S> {
         self.serving().all(Serving::has_room)
     }
 
+    /// When there is something to do though nobody asks. Where the log takes nothing, a shard's time
+    /// stands still.
     fn next_deadline(&self) -> Option<Duration> {
+        let is_refused = self.wal.refusal().is_some();
         let deadlines = self.owned.values().filter_map(|owned| match &owned.phase {
-            Phase::Loading(_) => None,
-            Phase::Serving(serving) => serving.next_deadline(),
+            Phase::Serving(serving) if !is_refused => {
+                serving.next_deadline().map(|deadline| deadline.max(self.not_before))
+            }
+            Phase::Loading(_) | Phase::Serving(_) => None,
             Phase::Failed(again) => Some(*again),
         });
         deadlines.min()
@@ -195,15 +210,8 @@ impl<S: Shard> Shards<S> {
     }
 
     fn forget(&mut self, topics: &[String]) {
-        let Some(request) = S::forget(topics) else { return };
-        let now = self.now();
         for owned in self.owned.values_mut() {
-            match &mut owned.phase {
-                Phase::Serving(serving) => serving.tell(&request, now),
-                Phase::Loading(_) | Phase::Failed(_) => {
-                    owned.deleted.extend(topics.iter().cloned());
-                }
-            }
+            owned.deleted.extend(topics.iter().cloned());
         }
     }
 
@@ -221,21 +229,33 @@ impl<S: Shard> Shards<S> {
         }
     }
 
-    /// Does what is due. What clients asked comes first, as long as that does not take too long:
-    /// a member whose heartbeat waits here is not silent.
+    /// Does what is due, unless the log would not take it. What clients asked comes first, as long
+    /// as that does not take too long: a member whose heartbeat waits here is not silent.
     fn advance(&mut self) {
         let now = self.now();
+        if !self.have_room() {
+            self.not_before = now.elapsed + OVERDUE_MAX;
+        }
+        let is_refused = self.wal.refusal().is_some();
         let patience = if self.is_behind { OVERDUE_MAX } else { Duration::ZERO };
-        let is_due = |deadline: Duration| deadline + patience <= now.elapsed;
+        let not_before = self.not_before;
+        let is_due = |deadline: Duration| deadline.max(not_before) + patience <= now.elapsed;
         for owned in self.owned.values_mut() {
             match &mut owned.phase {
-                Phase::Serving(serving) if serving.next_deadline().is_some_and(is_due) => {
-                    serving.advance(now);
+                Phase::Serving(_) if is_refused => {}
+                Phase::Serving(serving) => {
+                    let deleted = std::mem::take(&mut owned.deleted);
+                    if let Some(request) = S::forget(&deleted.into_iter().collect::<Vec<_>>()) {
+                        serving.tell(&request, now);
+                    }
+                    if serving.next_deadline().is_some_and(is_due) {
+                        serving.advance(now);
+                    }
                 }
-                Phase::Failed(again) if is_due(*again) => {
+                Phase::Failed(again) if *again <= now.elapsed => {
                     owned.phase = load(&self.settings, &owned.partition);
                 }
-                Phase::Loading(_) | Phase::Serving(_) | Phase::Failed(_) => {}
+                Phase::Loading(_) | Phase::Failed(_) => {}
             }
         }
     }
@@ -315,10 +335,6 @@ impl<S: Shard> Owned<S> {
         let bytes_max = self.batch_bytes_max;
         let mut serving = Serving::new(loaded.shard, shared.0, bytes_max, loaded.end, shared.1);
         serving.begin(now);
-        let deleted: Vec<String> = std::mem::take(&mut self.deleted).into_iter().collect();
-        if let Some(request) = S::forget(&deleted) {
-            serving.tell(&request, now);
-        }
         self.phase = Phase::Serving(serving);
     }
 

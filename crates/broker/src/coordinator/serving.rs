@@ -147,8 +147,13 @@ impl<S: Shard> Serving<S> {
         self.take(plan, now.wall_ms);
     }
 
-    /// Does what it leads to that the log was read.
+    /// Does what it leads to that the log was read. What was read may not be safe yet, if this very
+    /// process appended it: until it is, nobody is answered.
     pub fn begin(&mut self, now: Now) {
+        assert!(self.in_flight.is_none(), "a shard begins once");
+        let wait = ProduceWait::new(1);
+        self.partition.await_safe(ProduceWaiter { wait: Arc::clone(&wait), slot: 0 });
+        self.in_flight = Some(InFlight { wait, batches: 1, replies: Vec::new() });
         self.take(self.shard.plan_loaded(now), now.wall_ms);
     }
 

@@ -26,32 +26,37 @@ pub(crate) fn handle(
 ) -> Result<Handled, RequestError> {
     let request: OffsetDeleteRequest = request::decode(context.version(), body)?;
     context.check_items(request.topics.iter().map(|topic| topic.partitions.len()).sum())?;
+    let known = known(broker, &request);
     let question = match request.group_id.is_empty() {
         true => Question::Known(ErrorCode::InvalidGroupId),
-        false => Question::Of(string(&request.group_id), delete(broker, &request)),
+        false => Question::Of(string(&request.group_id), delete(&request, &known)),
     };
     let told = Arc::clone(broker);
     Ok(ask(broker, vec![question], Some(PATIENCE), move |mut said| {
         let deleted = codes(said.pop().expect("one answer to one question"));
-        context.encode(&told.metrics, &respond(&told, &context, &request, deleted))
+        context.encode(&told.metrics, &respond(&told, &context, &request, &known, deleted))
     }))
 }
 
-/// Whether there is such a partition. Others are refused, as in Kafka.
-fn is_known(broker: &Broker, topic: &str, partition: i32) -> bool {
+/// Whether each partition exists, in the order of the request. Others are refused, as in Kafka.
+fn known(broker: &Broker, request: &OffsetDeleteRequest) -> Vec<bool> {
     let image = broker.image.load();
-    let topic = image.topics().get(topic);
-    topic.is_some_and(|topic| (0..topic.partition_count()).contains(&partition))
+    let topics = request.topics.iter().flat_map(|topic| {
+        let count = image.topics().get(&topic.name).map_or(0, |known| known.partition_count());
+        let partitions = topic.partitions.iter();
+        partitions.map(move |partition| (0..count).contains(&partition.partition_index))
+    });
+    topics.collect()
 }
 
-fn delete(broker: &Broker, request: &OffsetDeleteRequest) -> GroupRequest {
+fn delete(request: &OffsetDeleteRequest, known: &[bool]) -> GroupRequest {
     let partitions = request.topics.iter().flat_map(|topic| {
-        let partitions = topic.partitions.iter().map(|partition| partition.partition_index);
-        let known = partitions.filter(|index| is_known(broker, &topic.name, *index));
-        known.map(|index| (string(&topic.name), index))
+        let partitions = topic.partitions.iter();
+        partitions.map(|partition| (string(&topic.name), partition.partition_index))
     });
-    let partitions = partitions.collect();
-    GroupRequest::DeleteOffsets(DeleteOffsets { group_id: string(&request.group_id), partitions })
+    let partitions = partitions.zip(known).filter_map(|(named, known)| known.then_some(named));
+    let (group_id, partitions) = (string(&request.group_id), partitions.collect());
+    GroupRequest::DeleteOffsets(DeleteOffsets { group_id, partitions })
 }
 
 fn codes(said: Said) -> Result<Vec<ErrorCode>, ErrorCode> {
@@ -65,6 +70,7 @@ fn respond(
     broker: &Broker,
     context: &RequestContext,
     request: &OffsetDeleteRequest,
+    known: &[bool],
     deleted: Result<Vec<ErrorCode>, ErrorCode>,
 ) -> OffsetDeleteResponse {
     let response = OffsetDeleteResponse::default();
@@ -72,15 +78,15 @@ fn respond(
         Ok(codes) => codes.into_iter(),
         Err(code) => return response.with_error_code(context.error(&broker.metrics, code)),
     };
+    let mut known = known.iter();
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
-            let index = partition.partition_index;
-            let code = match is_known(broker, &topic.name, index) {
-                true => codes.next().unwrap_or(ErrorCode::UnknownTopicOrPartition),
-                false => ErrorCode::UnknownTopicOrPartition,
+            let code = match known.next() {
+                Some(true) => codes.next().unwrap_or(ErrorCode::UnknownTopicOrPartition),
+                Some(false) | None => ErrorCode::UnknownTopicOrPartition,
             };
             OffsetDeleteResponsePartition::default()
-                .with_partition_index(index)
+                .with_partition_index(partition.partition_index)
                 .with_error_code(context.error(&broker.metrics, code))
         });
         let partitions = partitions.collect();

@@ -1,5 +1,7 @@
 //! Groups as their clients see them: found, joined, committed to, and the same after a power loss.
 
+use std::time::{Duration, Instant};
+
 use tidelog_protocol::{
     ApiKey,
     kafka_protocol::messages::{
@@ -22,6 +24,9 @@ use crate::{
     context::{BrokerTest, is_pending, resolve, text},
 };
 
+/// How long anything may take before a test fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 const NONE: i16 = 0;
 const NOT_COORDINATOR: i16 = 16;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
@@ -40,17 +45,21 @@ pub fn with_groups() -> BrokerTest {
     test
 }
 
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < PATIENCE, "not in {PATIENCE:?}: {what}");
+        std::thread::yield_now();
+    }
+}
+
 /// Waits until no shard answers that it is loading.
 fn settle(test: &BrokerTest) {
     const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;
     let list = || test.call(4, &ListGroupsRequest::default()).error_code;
-    while list() == COORDINATOR_LOAD_IN_PROGRESS {
-        std::thread::yield_now();
-    }
+    until("all shards are loaded", || list() != COORDINATOR_LOAD_IN_PROGRESS);
     // The loop may not have heard of its partitions yet.
-    while fetch(test, "nobody").0 == NOT_COORDINATOR {
-        std::thread::yield_now();
-    }
+    until("the topic is followed", || fetch(test, "nobody").0 != NOT_COORDINATOR);
 }
 
 fn find_coordinator(test: &BrokerTest) -> (i16, i32) {
@@ -186,9 +195,7 @@ fn a_member_hears_of_a_rebalance_and_waits_for_the_others() {
     let test = with_groups();
     let (first, _) = stable(&test);
     let mut second = test.send(3, &join(""));
-    while !matches!(heartbeat(&test, &first), REBALANCE_IN_PROGRESS) {
-        std::thread::yield_now();
-    }
+    until("the first hears of it", || heartbeat(&test, &first) == REBALANCE_IN_PROGRESS);
     assert!(is_pending(&mut second), "the first has not joined again");
     let again = test.call(3, &join(&first.member_id));
     assert_eq!((again.generation_id, again.members.len()), (2, 2));
@@ -271,9 +278,7 @@ fn a_deleted_topic_takes_its_offsets_with_it() {
     let deleted = test.call(4, &delete.with_topic_names(vec![TopicName(text("topic"))]));
     assert_eq!(deleted.responses[0].error_code, NONE);
     let kept = (NONE, vec![("kept".to_owned(), 1)]);
-    while fetch(&test, "group") != kept {
-        std::thread::yield_now();
-    }
+    until("its offsets are forgotten", || fetch(&test, "group") == kept);
     let test = test.after_power_loss(1);
     settle(&test);
     assert_eq!(fetch(&test, "group").1[0], ("kept".to_owned(), 1));
