@@ -18,16 +18,19 @@ use tidelog_protocol::{
         sync_group_request::SyncGroupRequestAssignment,
     },
 };
+use tidelog_wal::env::mem::MemFileSystem;
 
 use crate::{
     configs::{TOPIC, described},
     context::{BrokerTest, is_pending, resolve, text},
+    records::{batch, produce},
 };
 
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const NONE: i16 = 0;
+const COORDINATOR_NOT_AVAILABLE: i16 = 15;
 const NOT_COORDINATOR: i16 = 16;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const ILLEGAL_GENERATION: i16 = 22;
@@ -247,6 +250,47 @@ fn what_was_not_answered_is_committed_or_not_but_never_in_between() {
         let (_, offsets) = fetch(&after, "group");
         assert!([offset, offset + 1].contains(&offsets[0].1), "{offsets:?} after {offset}");
     }
+}
+
+#[test]
+fn an_offset_is_synced_before_its_commit_is_answered() {
+    let test = with_groups();
+    test.create_topic("topic", 1, &[]);
+    for offset in 0..50 {
+        let before = test.fs.syncs();
+        assert_eq!(commit_codes(&test, &commit(-1, "", &[("topic", offset)])), [NONE]);
+        assert!(test.fs.syncs() > before, "offset {offset} was answered before a sync");
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_offsets_and_keeps_members_and_forgets_topics_once_there_is_room() {
+    let fs = MemFileSystem::new();
+    let settings = [("group.initial.rebalance.delay.ms", "0"), ("log.segment.bytes", "1000000")];
+    let test = BrokerTest::start(fs.clone(), &settings);
+    assert_eq!(find_coordinator(&test), (NONE, 1));
+    settle(&test);
+    for name in ["topic", "gone"] {
+        test.create_topic(name, 1, &[]);
+    }
+    let (member, _) = stable(&test);
+    let send =
+        |offsets: &[(&str, i64)]| commit_codes(&test, &commit(1, &member.member_id, offsets))[0];
+    assert_eq!(send(&[("topic", 1), ("gone", 7)]), NONE);
+    fs.set_capacity(8 << 20);
+    let value = "x".repeat(100_000);
+    until("the disk is full", || {
+        produce(&test, "topic", batch(&[&value]));
+        send(&[("topic", 2)]) == COORDINATOR_NOT_AVAILABLE
+    });
+    assert_eq!(heartbeat(&test, &member), NONE, "its member lives on");
+    let delete = DeleteTopicsRequest::default().with_timeout_ms(10_000);
+    test.call(4, &delete.with_topic_names(vec![TopicName(text("gone"))]));
+    fs.set_capacity(u64::MAX);
+    until("there is room again", || send(&[("topic", 3)]) == NONE);
+    assert_eq!(heartbeat(&test, &member), NONE, "nobody had to join again");
+    let kept = (NONE, vec![("topic".to_owned(), 3)]);
+    until("the deleted topic is forgotten", || fetch(&test, "group") == kept);
 }
 
 #[test]
