@@ -12,8 +12,8 @@ use tidelog_types::TopicIdPartition;
 use super::{
     BatchRewriter, CleanerConfig, Compaction,
     keys::KeyMap,
-    pass::{Pass, PassError, Progress, Tools},
-    plan::{Bounds, Dirty, Piece, dirty},
+    pass::{Found, Pass, PassError, Progress, Tools},
+    plan::{Bounds, Piece, dirty},
     throttle::Throttle,
 };
 use crate::{
@@ -161,7 +161,8 @@ impl Cleaner {
         for log in self.shard.all_logs() {
             let Some(limits) = self.may_clean(&log) else { continue };
             self.have_spilled(&log);
-            let Ok(Some((dirty, _))) = look(&log, &self.files, &limits, now_ms) else { continue };
+            let Ok(Some(found)) = look(&log, &self.files, &limits, now_ms) else { continue };
+            let dirty = found.dirty;
             greatest = greatest.max(dirty.ratio);
             if dirty.is_due(&limits) {
                 due.push((dirty.ratio, log));
@@ -215,27 +216,29 @@ impl Cleaner {
     }
 }
 
-/// What of a log is dirty, and its segments.
+/// What of a log is dirty, if anything is, and its segments.
 fn look(
     log: &LogInner,
     files: &FileCache,
     limits: &Compaction,
     now_ms: i64,
-) -> io::Result<Option<(Dirty, Vec<Piece>)>> {
+) -> io::Result<Option<Found>> {
     let (Some(reader), Some(observer)) = (log.reader(), log.observer()) else { return Ok(None) };
     let stable = observer.stable_offset();
-    let bounds = {
+    let (cuts, bounds) = {
         let state = log.state();
         if state.is_suspect || state.file_cut.is_some() || state.has_pending_cut() {
             return Ok(None);
         }
         let damage = state.damaged.first().map_or(state.spilled_end, |range| range.start);
         let stable = stable.min(state.durable_end).min(state.spilled_end).min(damage);
-        Bounds { log_start: state.log_start, clean_below: state.clean_below, stable }
+        let (log_start, clean_below) = (state.log_start, state.clean_below);
+        (state.cuts, Bounds { log_start, clean_below, stable })
     };
     let wants_times = (limits.max_lag_ms < i64::MAX, limits.min_lag_ms > 0);
     let pieces: Vec<Piece> = reader.pieces(files, wants_times)?;
-    Ok(dirty(&pieces, &bounds, limits, now_ms).map(|dirty| (dirty, pieces)))
+    let found = dirty(&pieces, &bounds, limits, now_ms);
+    Ok(found.map(|dirty| Found { cuts, dirty, pieces }))
 }
 
 /// Nobody can foresee which keys are taken for one.

@@ -9,7 +9,7 @@ use tidelog_types::Offset;
 /// Bytes of one slot.
 const SLOT_BYTES: usize = size_of::<Slot>();
 /// Slots of the smallest table.
-const SLOTS_MIN: usize = 1 << 10;
+const SLOTS_MIN: usize = 1 << 8;
 
 /// Hash, and one more than the offset; zeros for nothing, so that memory nobody touched is free.
 type Slot = [u64; 3];
@@ -32,9 +32,14 @@ impl KeyMap {
         KeyMap { slots: Vec::new(), used: 0, slots_max, secret }
     }
 
+    /// Keys that it ever has room for.
+    pub(crate) fn capacity(&self) -> usize {
+        used_max(self.slots_max)
+    }
+
     /// Keys that surely find room beside those that are here.
     pub(crate) fn room(&self) -> usize {
-        used_max(self.slots_max) - self.used
+        self.capacity() - self.used
     }
 
     /// Notes that a key was last seen at this offset. Keys beyond [`KeyMap::room`] are refused.
@@ -60,7 +65,8 @@ impl KeyMap {
     }
 
     /// How many keys it knows.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.used
     }
 

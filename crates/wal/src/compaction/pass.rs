@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    path::Path,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -75,6 +76,14 @@ struct Writing {
     has_changed: bool,
 }
 
+/// A log that has something to be compacted.
+pub(super) struct Found {
+    /// Its count of cuts before the rest was looked at.
+    pub(super) cuts: u64,
+    pub(super) dirty: Dirty,
+    pub(super) pieces: Vec<Piece>,
+}
+
 /// What became of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
@@ -128,12 +137,11 @@ impl Pass {
         log: Arc<LogInner>,
         limits: Compaction,
         now_ms: i64,
-        (dirty, pieces): (Dirty, Vec<Piece>),
+        Found { cuts, dirty, pieces }: Found,
         keys: KeyMap,
     ) -> Option<Pass> {
         let (reader, observer) = (log.reader()?, log.observer()?);
         log.is_cleaning.store(true, Ordering::SeqCst);
-        let cuts = log.state().cuts;
         let pass = Pass {
             cuts,
             producers: observer.producers_last_offsets(),
@@ -197,13 +205,11 @@ impl Pass {
     /// False where the batch's keys have no room any more.
     fn learn_batch(&mut self, batch: &Entry, tools: &Tools<'_>) -> bool {
         let facts = batch.facts();
-        let retain = self.retain(self.upper);
-        if retain.sight(&facts) != Sight::Opens || !tools.rewriter.open(batch, &mut self.opened) {
+        if self.retain(self.upper).sight(&facts) != Sight::Opens || !self.open(batch, tools) {
             return true;
         }
         if self.opened.records.len() > self.keys.room() {
-            // A map that has no room for one batch alone lets it pass unread.
-            return self.keys.len() == 0;
+            return false;
         }
         for record in &self.opened.records {
             if let Some(key) = self.opened.key(record) {
@@ -248,6 +254,7 @@ impl Pass {
         while self.groups.pop_front_if(|group| group.end <= start).is_some() {}
         let Some(group) = self.groups.pop_front() else { return Ok(self.finish(tools)) };
         let dir = partition_dir(&tools.shard.config, self.log.id);
+        self.check_space(group, &dir, tools)?;
         let interval_bytes = self.log.settings().index_interval_bytes;
         let (base, end) = (group.base, group.end);
         let writer = CompactedWriter::create(tools.files, &dir, base, end, interval_bytes)?;
@@ -255,6 +262,19 @@ impl Pass {
         let has_changed = self.pieces.iter().all(|piece| piece.base != base || piece.end != end);
         self.stage = Stage::Writing(Box::new(Writing { group, writer, next, has_changed }));
         Ok(Progress::Worked(0))
+    }
+
+    /// What is spare is the producers', not ours to fill up.
+    fn check_space(&self, group: Group, dir: &Path, tools: &Tools<'_>) -> Result<(), PassError> {
+        let inside = |piece: &&Piece| (group.base..group.end).contains(&piece.base);
+        let wanted: u64 = self.pieces.iter().filter(inside).map(|piece| piece.bytes).sum();
+        let spare = 2 * tools.shard.config.file_bytes;
+        // A file system that does not say is one that is asked by writing.
+        let free = tools.shard.fs.free_bytes(dir).unwrap_or(u64::MAX);
+        match tools.shard.is_disk_full() || free < wanted.saturating_add(spare) {
+            true => Err(WalError::DiskFull { path: dir.to_owned() }.into()),
+            false => Ok(()),
+        }
     }
 
     fn write(
@@ -267,7 +287,10 @@ impl Pass {
             return self.place(*writing, tools);
         }
         let before = writing.writer.bytes();
-        let done = self.write_some(&mut writing, tools);
+        let done = match tools.shard.is_disk_full() {
+            true => Err(WalError::DiskFull { path: tools.shard.config.dir.clone() }.into()),
+            false => self.write_some(&mut writing, tools),
+        };
         let written = writing.writer.bytes() - before;
         // Whoever gives up finds what to remove.
         self.stage = Stage::Writing(writing);
@@ -308,7 +331,7 @@ impl Pass {
             Sight::IsEmpty => return is_needed.then(|| batch.clone()),
             Sight::Opens => {}
         }
-        if !tools.rewriter.open(batch, &mut self.opened) {
+        if !self.open(batch, tools) {
             self.has_unread = true;
             metrics(tools).cleaner_unread_batches.inc();
             return Some(batch.clone());
@@ -322,6 +345,13 @@ impl Pass {
             kept if kept == self.keeps.len() && horizon_ms.is_none() => Some(batch.clone()),
             _ => Some(tools.rewriter.rewrite(batch, &self.opened, &self.keeps, horizon_ms)),
         }
+    }
+
+    /// Opens a batch. One with more records than there can be keys counts as one that cannot be
+    /// opened, now as when keys were learned: nobody knows what its tombstones delete.
+    fn open(&mut self, batch: &Entry, tools: &Tools<'_>) -> bool {
+        tools.rewriter.open(batch, &mut self.opened)
+            && self.opened.records.len() <= self.keys.capacity()
     }
 
     /// Judges the opened batch's records; returns how many stay, and whether a tombstone's time

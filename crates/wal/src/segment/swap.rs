@@ -357,14 +357,16 @@ pub(super) fn settle_swaps(
         has_changed = true;
     }
     let fs = &**files.fs();
-    for name in names {
-        let extension = name.extension().and_then(|extension| extension.to_str());
-        if extension == Some(PREPARED) {
-            remove_if_there(fs, name)?;
-            has_changed = true;
-        } else if extension == Some(INTENDED) && Range::of_intent(name).is_none() {
-            has_changed |= settle_index(fs, dir, name)?;
-        }
+    let end_in = |ending: &'static str| {
+        names.iter().filter(move |name| name.extension().is_some_and(|found| found == ending))
+    };
+    // What was prepared goes last: that it is there says what an index belongs to.
+    for index in end_in(INTENDED).filter(|name| Range::of_intent(name).is_none()) {
+        has_changed |= settle_index(fs, dir, index, names)?;
+    }
+    for name in end_in(PREPARED) {
+        remove_if_there(fs, name)?;
+        has_changed = true;
     }
     Ok(has_changed)
 }
@@ -395,9 +397,20 @@ fn complete(
     Ok(())
 }
 
-/// The index of a segment that has its name already gets its own. One whose segment has an index is
-/// left over.
-fn settle_index(fs: &dyn FileSystem, dir: &Path, path: &Path) -> Result<bool, SegmentError> {
+/// The index of a segment that has its name already gets its own. One whose segment has an index,
+/// or is not more than prepared yet, is left over.
+fn settle_index(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    path: &Path,
+    names: &[PathBuf],
+) -> Result<bool, SegmentError> {
+    let is_prepared = |name: &PathBuf| {
+        let log = name.file_name().and_then(|name| name.to_str());
+        let log = log.and_then(|name| name.strip_suffix(".log.cleaned"));
+        log.is_some()
+            && log == path.file_name().and_then(|i| i.to_str()?.strip_suffix(".seek.swap"))
+    };
     let stem = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let Some(base) = stem.get(..20).and_then(|digits| digits.parse().ok()).map(Offset) else {
         return Ok(false);
@@ -408,7 +421,7 @@ fn settle_index(fs: &dyn FileSystem, dir: &Path, path: &Path) -> Result<bool, Se
     let [log, index] = paths_of(dir, base);
     let exists =
         |path: &Path| fs.exists(path).map_err(|error| write_error("cannot look at", path, error));
-    if exists(&log)? && !exists(&index)? {
+    if exists(&log)? && !exists(&index)? && !names.iter().any(is_prepared) {
         fs.rename(path, &index).map_err(|error| write_error("cannot rename", path, error))?;
     } else {
         remove_if_there(fs, path)?;
@@ -417,7 +430,7 @@ fn settle_index(fs: &dyn FileSystem, dir: &Path, path: &Path) -> Result<bool, Se
 }
 
 fn discard(fs: &dyn FileSystem, dir: &Path, range: Range) -> Result<(), SegmentError> {
-    for state in [PREPARED, INTENDED] {
+    for state in [INTENDED, PREPARED] {
         for path in range.paths(dir, state) {
             remove_if_there(fs, &path)?;
         }

@@ -511,6 +511,61 @@ fn a_crash_at_any_call_loses_nothing_and_brings_nothing_back() {
     histories(10_000..10_200, true).unwrap();
 }
 
+/// A batch of more records than there is room for keys: what its tombstones delete, nobody knows.
+#[test]
+fn a_tombstone_whose_keys_found_no_room_stays() {
+    let mut world = World::new(2); // the smallest map
+    world.dedupe_bytes = 0;
+    world.open().unwrap();
+    for round in 0..8 {
+        world.now_ms += 2 * DELETE_RETENTION_MS;
+        let Some((node, log, partition, _)) = world.node.as_mut() else { unreachable!() };
+        let base = log.log_end_offset();
+        // Odd rounds delete what even ones write, with one batch that has too many records.
+        let (count, has_value) = if round % 2 == 1 { (500, 0) } else { (1, 1) };
+        let record = |delta: i32| {
+            let mut record = [7; RECORD_BYTES];
+            record[..4].copy_from_slice(&delta.to_be_bytes());
+            record[4..6].copy_from_slice(&[round / 2, has_value]);
+            record
+        };
+        let entry = with_records(base, count, (0..count).flat_map(record).collect());
+        let mut reservation = node.wal.try_reserve(entry.len() as u64).unwrap().unwrap();
+        log.append(EPOCH, vec![entry], &mut reservation).unwrap();
+        drop(reservation);
+        while log.durable_end_offset() < log.log_end_offset() {
+            node.write().unwrap();
+            node.spill().unwrap();
+            node.steppers.filler.step().unwrap();
+        }
+        *lock(&partition.high_watermark) = log.durable_end_offset();
+        world.compact().unwrap();
+    }
+    assert!(world.passes() > 0, "something was compacted");
+    let kept = world.read();
+    let whole = kept.iter().filter(|entry| entry.facts().records_count == 500).count();
+    assert_eq!(whole, 4, "each of the large batches is there as it was");
+}
+
+#[test]
+fn a_disk_with_no_room_to_spare_is_not_filled() {
+    let mut world = World::new(3);
+    world.open().unwrap();
+    (0..60).for_each(|_| world.append(false).unwrap());
+    let Some((node, ..)) = world.node.as_mut() else { unreachable!() };
+    node.spill().unwrap();
+    world.mem.set_capacity(u64::MAX - 1);
+    let used = u64::MAX - 1 - world.mem.free_bytes(std::path::Path::new("")).unwrap();
+    let spare = 2 * small_config().file_bytes;
+    world.mem.set_capacity(used + spare);
+    world.compact().unwrap();
+    assert_eq!(world.passes(), 0, "what is spare is the producers'");
+    world.mem.set_capacity(u64::MAX);
+    world.compact().unwrap();
+    assert!(world.passes() > 0);
+    world.check(true).unwrap();
+}
+
 /// The index of a compacted segment is lost, and made anew from a log with holes.
 fn an_index_is_made_anew() -> Broken {
     let mut world = World::new(3);

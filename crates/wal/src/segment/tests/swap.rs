@@ -227,6 +227,25 @@ fn each_rule_of_a_swap_switched_off_leaves_a_mixture_after_some_crash() {
     }
 }
 
+/// The power failed between the two renames that make an intent, of a segment that had no index.
+#[test]
+fn the_index_of_a_segment_that_is_only_prepared_is_not_taken_for_the_old_ones() {
+    let machine = MemFileSystem::new();
+    let entries = batches(0, 60, 100);
+    let segments = filled(&machine, &entries);
+    let (base, end) = (bases(&machine)[0], bases(&machine)[1]);
+    let prepared = prepare(&segments, base, end, &kept(&within(&entries, base, end)));
+    drop((prepared.unwrap(), segments));
+    let path = |kind: &str| PathBuf::from(format!("{DIR}/{base:020}-{end:020}.seek.{kind}"));
+    machine.rename(&path("cleaned"), &path("swap")).unwrap();
+    machine.remove_file(Path::new(&index_path(base))).unwrap();
+    machine.kill();
+    let (segments, report) = reopen(&machine, entries[59].facts().next_offset().0, 0);
+    assert_eq!(report, SegmentsReport::default());
+    assert_eq!(read_all(&segments), (bytes_of(&entries), vec![]));
+    assert!(names(&machine).iter().all(|name| !name.contains('-')), "{:?}", names(&machine));
+}
+
 #[test]
 fn a_full_disk_on_the_way_changes_nothing() {
     let entries = batches(0, 60, 100);
