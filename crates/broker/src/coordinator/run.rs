@@ -284,7 +284,10 @@ impl<S: Shard> Shards<S> {
                             has_moved = true;
                             continue;
                         }
-                        Poll::Ready(Err(lost)) => Failure::Lost(lost),
+                        Poll::Ready(Err(lost)) => {
+                            self.metrics.lost.inc();
+                            Failure::Lost(lost)
+                        }
                     }
                 }
                 Phase::Serving(_) | Phase::Failed(_) => continue,

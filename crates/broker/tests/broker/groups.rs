@@ -283,6 +283,12 @@ fn a_full_disk_refuses_offsets_and_keeps_members_and_forgets_topics_once_there_i
         produce(&test, "topic", batch(&[&value]));
         send(&[("topic", 2)]) == COORDINATOR_NOT_AVAILABLE
     });
+    let lost = test.metric("tidelog_group_coordinator_lost_total");
+    for offset in 3..10 {
+        assert_eq!(send(&[("topic", offset)]), COORDINATOR_NOT_AVAILABLE);
+    }
+    let lost_since = test.metric("tidelog_group_coordinator_lost_total") - lost;
+    assert_eq!(lost_since, 0.0, "what the log would not take is not planned");
     assert_eq!(heartbeat(&test, &member), NONE, "its member lives on");
     let delete = DeleteTopicsRequest::default().with_timeout_ms(10_000);
     test.call(4, &delete.with_topic_names(vec![TopicName(text("gone"))]));
