@@ -21,7 +21,7 @@ use tidelog_wal::{RecoveredPartition, Wal};
 use crate::{
     absent::Absent,
     compaction::{self, CompactionTimer},
-    config::NodeSettings,
+    config::{BrokerSettings, NodeSettings},
     controller_handle::{COMMANDS_MAX, ControllerHandle},
     coordinator::{commands::Shared, groups::GroupCoordinator},
     dynamic_config,
@@ -155,20 +155,10 @@ impl Broker {
             ready,
         })?;
         registered.recv().unwrap_or(Err(MetadataLoopError::Stopped))?;
-        let hosted = (Arc::clone(&replicas), wal.clone(), Arc::clone(&clock));
-        let groups =
-            GroupCoordinator::start(&settings.broker, news, hosted.0, hosted.1, hosted.2, &metrics);
-        let groups = groups.map_err(StartError::Thread)?;
-        let retention = Retention {
-            wal: wal.clone(),
-            replicas: Arc::clone(&replicas),
-            clock: Arc::clone(&clock),
-            metrics: Arc::clone(&metrics),
-        };
-        let interval = settings.broker.log_retention_check_interval_ms;
-        let retention = retention.start(interval).map_err(StartError::Thread)?;
-        let compaction = compaction::start(&wal, Arc::clone(&clock), &settings.broker);
-        let compaction = compaction.map_err(StartError::Thread)?;
+        let background =
+            Background::start(&settings.broker, &wal, &replicas, &clock, &metrics, news);
+        let Background { groups, retention, compaction } =
+            background.map_err(StartError::Thread)?;
         let controller = ControllerHandle::new(commands);
         let thread = Mutex::new(Some(thread));
         let absent = Absent::default();
@@ -244,6 +234,34 @@ pub fn random_uuid() -> Uuid {
         if !id.to_string().starts_with('-') {
             return id;
         }
+    }
+}
+
+/// What goes on beside the requests.
+struct Background {
+    groups: GroupCoordinator,
+    retention: RetentionTimer,
+    compaction: CompactionTimer,
+}
+
+impl Background {
+    fn start(
+        settings: &BrokerSettings,
+        wal: &Wal,
+        replicas: &Arc<ReplicaManager>,
+        clock: &Arc<dyn Clock>,
+        metrics: &Arc<BrokerMetrics>,
+        news: Arc<Shared>,
+    ) -> io::Result<Background> {
+        let (replicas, clock) = (Arc::clone(replicas), Arc::clone(clock));
+        let hosted = (Arc::clone(&replicas), wal.clone(), Arc::clone(&clock));
+        let groups =
+            GroupCoordinator::start(settings, news, hosted.0, hosted.1, hosted.2, metrics)?;
+        let compaction = compaction::start(wal, Arc::clone(&clock), settings)?;
+        let (wal, metrics) = (wal.clone(), Arc::clone(metrics));
+        let retention = Retention { wal, replicas, clock, metrics };
+        let retention = retention.start(settings.log_retention_check_interval_ms)?;
+        Ok(Background { groups, retention, compaction })
     }
 }
 

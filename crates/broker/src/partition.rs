@@ -263,16 +263,13 @@ impl Partition {
     /// this broker does not lead any more.
     pub fn await_safe(&self, waiter: ProduceWaiter) {
         let mut state = self.shared.lock();
-        if state.leader.is_none() {
-            drop(state);
-            return waiter.complete(ErrorCode::NotLeaderOrFollower);
-        }
-        let end_offset = state.log_end_offset;
-        let done = state.wait(Acks::All, end_offset, waiter);
+        let (end_offset, leads) = (state.log_end_offset, state.leader.is_some());
+        let (done, code) = match leads {
+            true => (state.wait(Acks::All, end_offset, waiter), ErrorCode::None),
+            false => (Some(waiter), ErrorCode::NotLeaderOrFollower),
+        };
         drop(state);
-        if let Some(waiter) = done {
-            waiter.complete(ErrorCode::None);
-        }
+        done.into_iter().for_each(|waiter| waiter.complete(code));
     }
 
     /// The leader's offsets, for a client that believes the leader epoch to be `client_epoch`.

@@ -153,8 +153,8 @@ impl<S: Shard> Shards<S> {
         self.serving().all(Serving::has_room)
     }
 
-    /// When there is something to do though nobody asks. Where the log takes nothing, a shard's time
-    /// stands still.
+    /// When there is something to do though nobody asks. Where the log takes nothing, a shard's
+    /// time stands still.
     fn next_deadline(&self) -> Option<Duration> {
         let is_refused = self.wal.refusal().is_some();
         let deadlines = self.owned.values().filter_map(|owned| match &owned.phase {
