@@ -15,13 +15,15 @@ use crate::{
     log::{ColdRead, Found, FoundBatch, ReadDone},
     partition::LogState,
     read_ahead::Streams,
-    segment::{Region, SegmentRead, Take},
+    segment::{Region, SegmentRead, SegmentReader, Take, hold_records},
     shard::{LogInner, Shard},
     threads::Step,
 };
 
 /// Bytes that are read ahead for one stream, at most.
 const AHEAD_BYTES_MAX: u64 = 4 << 20;
+/// Reads of batches without records that one answer may take.
+const EMPTY_READS_MAX: u32 = 1000;
 /// Steps without a job, of about a second each, after which memory is given back.
 const IDLE_STEPS_MAX: u32 = 3;
 
@@ -125,7 +127,8 @@ impl ColdReader {
         let ColdRead { from, upper, max_bytes, at_least_one } = *read;
         let (goes_on, ahead) = self.streams.begin(log.id, from);
         let take = Take { from, upper, max_bytes, at_least_one };
-        let found = reader.read_stream(&take, ahead.as_ref())?;
+        let mut found = reader.read_stream(&take, ahead.as_ref())?;
+        read_past_empty(&reader, &take, &mut found);
         self.streams.end(log.id, found.next, goes_on, max_bytes as u64);
         let metrics = &self.shard.metrics;
         metrics.cold_reads_ahead.inc_by(u64::from(found.is_ahead));
@@ -166,6 +169,29 @@ impl ColdReader {
                 "a segment is damaged: reads of these offsets are refused"
             );
         }
+    }
+}
+
+/// Where everything was superseded, compaction leaves one batch without records a segment. An
+/// answer of nothing else tells a client nothing, and librdkafka takes it for one that was cut
+/// short and gives up after ten of them: so what follows goes with it. What fails here fails in
+/// the next read.
+fn read_past_empty(reader: &SegmentReader, take: &Take, found: &mut SegmentRead) {
+    for _ in 0..EMPTY_READS_MAX {
+        let is_empty = found.pieces.last().is_some_and(|piece| !hold_records(piece));
+        if !is_empty || found.next >= take.upper {
+            return;
+        }
+        let bytes: usize = found.pieces.iter().map(|piece| piece.len()).sum();
+        let max_bytes = take.max_bytes.saturating_sub(bytes);
+        let more = reader.read_stream(&Take { from: found.next, max_bytes, ..*take }, None);
+        let Ok(more) = more.map(|more| (more.pieces, more.next)) else { return };
+        if more.0.is_empty() {
+            return;
+        }
+        assert!(more.1 > found.next, "a read goes on");
+        found.pieces.extend(more.0);
+        found.next = more.1;
     }
 }
 

@@ -46,6 +46,18 @@ pub(crate) fn header_at(
     lawful.then_some((header, facts))
 }
 
+/// Whether any of these whole batches holds a record: compaction leaves some without.
+pub(crate) fn hold_records(mut batches: &[u8]) -> bool {
+    while let Some(header) = batches.first_chunk::<BATCH_HEADER_LEN>() {
+        let facts = BatchHeader::decode(header);
+        if facts.records_count > 0 {
+            return true;
+        }
+        batches = &batches[batches.len().min(facts.batch_bytes() as usize)..];
+    }
+    false
+}
+
 /// Whether a batch's bytes are the ones its own checksum was made of.
 pub(crate) fn is_whole(batch: &[u8], facts: &BatchHeader) -> bool {
     crc32c(&[&batch[BATCH_CRC_START..]]) == facts.crc

@@ -30,7 +30,7 @@ use std::{
 use tidelog_types::{BATCH_HEADER_LEN, Entry, Offset};
 
 pub(crate) use self::{
-    batches::{Holes, header_at, is_whole},
+    batches::{Holes, header_at, hold_records, is_whole},
     disk::{remove_dirs, remove_if_there, write_error},
     file::base_of,
 };

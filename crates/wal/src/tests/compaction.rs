@@ -13,12 +13,13 @@ use tidelog_types::{BATCH_HEADER_LEN, BatchHeader, Entry, Offset, ProducerId};
 use super::{model::Random, support::*};
 use crate::{
     BatchRewriter, CleanerConfig, Compaction, Log, LogObserver, LogSettings, OpenedBatch,
-    OpenedRecord, Snapshot, WalConfig,
+    OpenedRecord, ReadOutcome, Snapshot, WalConfig,
     checksum::crc32c,
     compaction::cleaner::Cleaner,
     env::{FileSystem, mem::MemFileSystem},
     error::Fatal,
     rules::{Rule, without},
+    segment::hold_records,
     shard::lock,
     threads::Step,
 };
@@ -545,6 +546,29 @@ fn a_tombstone_whose_keys_found_no_room_stays() {
     let kept = world.read();
     let whole = kept.iter().filter(|entry| entry.facts().records_count == 500).count();
     assert_eq!(whole, 4, "each of the large batches is there as it was");
+}
+
+/// librdkafka gives up after ten answers in a row that hold no record.
+#[test]
+fn batches_without_records_are_read_with_what_follows() {
+    let mut world = World::new(3);
+    world.open().unwrap();
+    (0..300).for_each(|_| world.append(false).unwrap());
+    world.compact().unwrap();
+    let entries = world.read();
+    let empty = entries.iter().take_while(|entry| entry.facts().records_count == 0).count();
+    assert!(empty > 20, "only {empty} batches at the start hold nothing");
+    let Some((node, log, ..)) = world.node.as_mut() else { unreachable!() };
+    let read = log.read(log.log_start_offset(), log.log_end_offset(), 1 << 20, true).unwrap();
+    let ReadOutcome::Cold(read) = read else { panic!("it is on the disk") };
+    let answer = Arc::new(Mutex::new(None));
+    let done = Arc::clone(&answer);
+    log.read_cold(read, Box::new(move |read| *lock(&done) = Some(read))).unwrap();
+    node.steppers.reader.step().unwrap();
+    let pieces = lock(&answer).take().unwrap().unwrap();
+    assert!(pieces.iter().any(|piece| hold_records(piece)), "the first answer holds a record");
+    let bytes: usize = pieces.iter().map(Bytes::len).sum();
+    assert!(bytes <= 1 << 20, "no more than was asked for");
 }
 
 #[test]
