@@ -5,7 +5,7 @@
 //! * The last segment is never touched, nor anything that may not be told to everybody yet.
 //! * What cannot be understood stays as it is, and with it every tombstone behind it.
 //!
-//! [`plan`], [`keys`], [`retain`] and [`throttle`] decide; [`cleaner`] reads and writes in steps of
+//! `plan`, `keys`, `retain` and `throttle` decide; `cleaner` reads and writes in steps of
 //! its thread; the spill thread, which owns segments, puts the result in its place.
 
 pub(crate) mod cleaner;
